@@ -1,0 +1,14 @@
+#!/usr/bin/env python
+"""Run a management command."""
+
+import os
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("Splitsecond needs Python 3.11 or newer; this is %d.%d." % sys.version_info[:2])
+
+from django.core.management import execute_from_command_line
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
+    execute_from_command_line(sys.argv)

@@ -1,0 +1,159 @@
+"""OpenAI-compatible chat endpoints over HTTP: the prompt out, raw bytes of the event stream in.
+
+aiohttp, because it survives being cancelled often (research: reliability 0.5). Nothing is decoded, decompressed or
+split here: what the socket delivers is what the lane stamps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+
+from webapp.backends import faults, keys
+from webapp.backends.base import Answer
+from webapp.clock import now_ns
+from webapp.core import openai
+from webapp.core.errors import StreamError
+from webapp.core.spec import BackendSpec, PromptSpec
+from webapp.core.timing import Marks
+
+# Shorter than the keep-alive of common servers (uvicorn closes after 5 s): a request must not meet a closing socket.
+KEEP_ALIVE_S = 4.0
+ERROR_BODY_BYTES = 64 * 1024
+# A well-behaved server ends its response right after [DONE]; then the connection can serve the next request.
+DRAIN_S = 0.1
+
+
+class OpenAIHTTP:
+    """The client shared by all requests of a process. Made inside a running loop; `close` it at the end."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=[_tracing()],
+        )
+
+    @asynccontextmanager
+    async def open(self, spec: BackendSpec, prompt: PromptSpec, marks: Marks) -> AsyncIterator[Answer]:
+        url = chat_url(spec.base_url)
+        host = _host(spec.base_url)
+        response = None
+        try:
+            response = await self._session.post(
+                url,
+                data=openai.request_body(spec.model, prompt),
+                headers=_headers(spec),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.limits.connect_s),
+                trace_request_ctx=marks,
+            )
+            marks.headers = now_ns()
+            await _check_head(response, url)
+            yield Answer(
+                reads=response.content.iter_any(),
+                reused=marks.connect is None,
+                simulated="X-Simulated" in response.headers,
+                headers=tuple((name.lower(), value) for name, value in response.headers.items()),
+            )
+            await _drain(response)
+        except (aiohttp.ClientError, OSError) as error:  # from here, or thrown in from a read inside the block
+            raise faults.of_exception(error, host) from error
+        finally:
+            if response is not None:
+                response.close()
+
+    async def warm(self, spec: BackendSpec, timeout_s: float) -> None:
+        with suppress(aiohttp.ClientError, OSError, TimeoutError, StreamError):
+            async with self._session.get(
+                spec.base_url.rstrip("/") + "/models",
+                headers=_headers(spec),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+            ) as response:
+                await response.content.read(ERROR_BODY_BYTES)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+def chat_url(base_url: str) -> str:
+    """Return the chat endpoint below an API's base URL (`…/v1`)."""
+    return base_url.rstrip("/") + "/chat/completions"
+
+
+async def _check_head(response: aiohttp.ClientResponse, url: str) -> None:
+    """Raise StreamError unless the answer is a plain event stream."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if response.status != 200:
+        raise faults.of_status(response.status, headers, await _error_body(response), url.partition("?")[0])
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise StreamError(
+            "encoding", f"The backend compressed its stream ({encoding}) although asked not to.", permanent=True
+        )
+    if response.content_type != "text/event-stream":
+        raise faults.not_a_stream(headers.get("content-type", ""), await _error_body(response))
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    with suppress(aiohttp.ClientError, OSError, TimeoutError):
+        async with asyncio.timeout(2):
+            while len(body) < ERROR_BODY_BYTES and (data := await response.content.readany()):
+                body += data
+    return body
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Let a finished response end, so that its connection is used again; anything but an end closes it."""
+    with suppress(aiohttp.ClientError, OSError, TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            if not await response.content.readany():
+                await response.release()
+
+
+def _headers(spec: BackendSpec) -> dict[str, str]:
+    headers = {
+        "Accept": "text/event-stream",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        "User-Agent": "splitsecond",
+    }
+    if key := keys.resolve(spec.key_ref):
+        headers["Authorization"] = f"Bearer {key}"
+    return headers
+
+
+def _host(base_url: str) -> str:
+    return base_url.partition("://")[2].partition("/")[0] or base_url
+
+
+def _tracing() -> aiohttp.TraceConfig:
+    """Return the hooks that mark connection set-up and the moment a request is handed to its open connection."""
+    config = aiohttp.TraceConfig()
+
+    async def connecting(_: Any, context: SimpleNamespace, __: Any) -> None:
+        if (marks := context.trace_request_ctx) is not None:
+            marks.connect = now_ns()
+
+    async def connected(_: Any, context: SimpleNamespace, __: Any) -> None:
+        if (marks := context.trace_request_ctx) is not None:
+            marks.connected = now_ns()
+
+    async def sent(_: Any, context: SimpleNamespace, __: Any) -> None:
+        # Called just before head and body go to the transport in one write.
+        if (marks := context.trace_request_ctx) is not None:
+            marks.sent = now_ns()
+
+    config.on_connection_create_start.append(connecting)
+    config.on_connection_create_end.append(connected)
+    config.on_request_chunk_sent.append(sent)
+    return config

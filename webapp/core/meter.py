@@ -1,0 +1,153 @@
+"""One stream's measurement: raw bytes and their arrival times in, chunks, deltas and marks out.
+
+The only mutable object of the package. It is told the time; it never asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from webapp.core import openai
+from webapp.core.errors import StreamError
+from webapp.core.openai import Chunk, Usage
+from webapp.core.spec import Limits
+from webapp.core.sse import SSEDecoder, SSEEvent
+from webapp.core.timing import Delta, Marks
+
+FORGIVEN_EVENTS = 5  # malformed events that a stream survives; more is a server that speaks something else
+
+
+@dataclass
+class StreamMeter:
+    """Collects one answer.
+
+    Feed it with `receive(data, at_ns)` for each read, then call `finish(at_ns)` once. `deltas` only ever grows, so
+    that a display can follow it with an index of its own and never delays the reader. `marks` may be shared with the
+    connection, which knows when the request was sent.
+    """
+
+    marks: Marks = field(default_factory=Marks)
+    limits: Limits = field(default_factory=Limits)
+    deltas: list[Delta] = field(default_factory=list)
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    server_times: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ended: bool = False
+    malformed: int = 0
+    reads: int = 0
+    received_bytes: int = 0
+    _events: int = 0
+
+    def __post_init__(self) -> None:
+        self._decoder = SSEDecoder(self.limits.line_bytes)
+
+    @property
+    def comments(self) -> int:
+        return self._decoder.comments
+
+    def receive(self, data: bytes, at_ns: int) -> list[Chunk]:
+        """Take one read that arrived at `at_ns` (monotonic ns) and return the chunks it completed.
+
+        Chunks of one read share its time: that is the truth there is. Raises StreamError where the stream breaks the
+        protocol or a limit; what came before stays in `deltas`.
+        """
+        self.reads += 1
+        self.received_bytes += len(data)
+        if self.received_bytes > self.limits.body_bytes:
+            raise self._too_much(f"over {self.limits.body_bytes >> 20} MiB")
+        chunks = []
+        for event in self._decoder.feed(data):
+            chunk = self._take(event, at_ns)
+            if chunk is not None:
+                chunks.append(chunk)
+            if self.ended:
+                break
+        return chunks
+
+    def finish(self, at_ns: int) -> list[str]:
+        """End the measurement at `at_ns` and return notes on the ending, mostly none.
+
+        Raises StreamError("truncated") where the stream had neither a finish reason nor an end marker: the connection
+        closed in the middle of an answer, and however clean the close, that is not a success.
+        """
+        self.marks.end = at_ns
+        if self.finish_reason is None and not self.ended:
+            raise StreamError(
+                "truncated",
+                "The backend closed the stream before its answer was complete; what had arrived is kept.",
+            )
+        notes = []
+        if not self.ended:
+            notes.append("no end marker ([DONE])")
+        if self.malformed:
+            notes.append(f"{self.malformed} malformed event(s) skipped")
+        if not self.deltas:
+            notes.append("empty answer")
+        return notes
+
+    def _take(self, event: SSEEvent, at_ns: int) -> Chunk | None:
+        self._events += 1
+        if self._events > self.limits.events:
+            raise self._too_much(f"over {self.limits.events:,} events")
+        if self.marks.first_event is None:
+            self.marks.first_event = at_ns
+        try:
+            chunk = openai.parse(event)
+        except ValueError as error:
+            self._forgive(error)
+            return None
+        if chunk.done:
+            self.ended = True
+            return chunk
+        if chunk.finish_reason:
+            self.finish_reason = chunk.finish_reason
+        self._add_text(chunk, at_ns)
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+            self.marks.usage = at_ns
+        if chunk.server_times:
+            self.server_times.update(chunk.server_times)
+        return chunk
+
+    def _add_text(self, chunk: Chunk, at_ns: int) -> None:
+        if not (chunk.content or chunk.reasoning or chunk.tool):
+            return
+        marks = self.marks
+        tokens = self._new_tokens(chunk)
+        if marks.first_token is None:
+            marks.first_token = at_ns
+        marks.last_token = at_ns
+        if chunk.reasoning:
+            self.deltas.append(Delta(at_ns, "reasoning", chunk.reasoning, tokens))
+            tokens = None if tokens is None else 0
+        if chunk.content or chunk.tool:
+            if marks.first_output is None:
+                marks.first_output = at_ns
+            kind = "content" if chunk.content else "tool"
+            self.deltas.append(Delta(at_ns, kind, chunk.content or chunk.tool, tokens))
+
+    def _new_tokens(self, chunk: Chunk) -> int | None:
+        """Return the tokens of this chunk where the server counts along (usage in every chunk), else None.
+
+        A usage block on the last text chunk of a stream that has not counted so far is a total, not this chunk's own.
+        """
+        if chunk.usage is None or chunk.usage.completion_tokens is None:
+            return None
+        before = self.usage.completion_tokens if self.usage else None
+        if before is None:
+            return None if self.deltas else chunk.usage.completion_tokens
+        return max(0, chunk.usage.completion_tokens - before)
+
+    def _forgive(self, error: ValueError) -> None:
+        self.malformed += 1
+        if self.malformed > FORGIVEN_EVENTS:
+            raise StreamError(
+                "protocol",
+                f"The backend sent more than {FORGIVEN_EVENTS} events that are not valid JSON; "
+                "check that it is an OpenAI-compatible chat endpoint.",
+                permanent=True,
+            ) from error
+
+    def _too_much(self, what: str) -> StreamError:
+        return StreamError("too_large", f"The backend sent {what}; the answer was stopped there.", permanent=True)

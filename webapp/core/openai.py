@@ -1,0 +1,159 @@
+"""The OpenAI Chat Completions API as this program speaks it: the request body out, stream chunks in.
+
+Servers differ in everything the specification leaves open; what was met is handled here and kept in tests as recorded
+byte streams (tests/data). `Any` ends in this module: what leaves it is typed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from webapp.core.errors import StreamError
+from webapp.core.spec import PromptSpec
+from webapp.core.sse import SSEEvent
+
+DONE = b"[DONE]"
+
+# Names under which servers report their own clocks, and whose they are. Values are shown apart, never mixed with ours:
+# vendors start and stop these clocks at different events.
+SERVER_TIMES = {"time_info": "Cerebras", "timings": "llama.cpp", "x_groq": "Groq", "metrics": "vLLM"}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the server billed them. `completion_tokens` includes reasoning; None where it did not say."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One event of a stream. Empty strings and None where the event carried nothing of the kind."""
+
+    data: bytes
+    content: str = ""
+    reasoning: str = ""
+    tool: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    server_times: tuple[tuple[str, dict[str, Any]], ...] = ()
+    has_choices: bool = False
+    done: bool = False
+
+
+def request_body(model: str, prompt: PromptSpec) -> bytes:
+    """Return the JSON body of a streaming chat request. Settings that are None are left out, not defaulted."""
+    body: dict[str, Any] = dict(prompt.extra)
+    body.update(model=model, messages=list(prompt.messages), stream=True, stream_options={"include_usage": True})
+    if prompt.extra.get("stream_options"):
+        body["stream_options"] = {**prompt.extra["stream_options"], "include_usage": True}
+    optional = {
+        "max_tokens": prompt.max_tokens,
+        "temperature": prompt.temperature,
+        "top_p": prompt.top_p,
+        "seed": prompt.seed,
+        "ignore_eos": prompt.ignore_eos or None,
+    }
+    body.update({name: value for name, value in optional.items() if value is not None})
+    return orjson.dumps(body)
+
+
+def parse(event: SSEEvent) -> Chunk:
+    """Read one event.
+
+    Raises StreamError("upstream_error") for an error object, whatever its shape, and ValueError for data that is not
+    a JSON object: the caller decides how many of those it forgives.
+    """
+    data = event.data
+    if data.strip() == DONE:
+        return Chunk(data, done=True)
+    body = orjson.loads(data)
+    if not isinstance(body, dict):
+        raise ValueError("not a JSON object")
+    if body.get("error") or event.name == "error":
+        raise upstream_error(body)
+    choices = body.get("choices")
+    content = reasoning = tool = ""
+    finish_reason = None
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        content, reasoning, tool = _text_of(choices[0].get("delta"))
+        finish_reason = choices[0].get("finish_reason")
+    return Chunk(
+        data,
+        content,
+        reasoning,
+        tool,
+        finish_reason if isinstance(finish_reason, str) else None,
+        _usage(body),
+        _server_times(body),
+        bool(choices),
+    )
+
+
+def _text_of(delta: Any) -> tuple[str, str, str]:
+    if not isinstance(delta, dict):
+        return "", "", ""
+    reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+    calls = delta.get("tool_calls")
+    tool = ""
+    if isinstance(calls, list):
+        tool = "".join(_tool_text(call) for call in calls if isinstance(call, dict))
+    return _text(delta.get("content")), _text(reasoning), tool
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _tool_text(call: dict[str, Any]) -> str:
+    function = call.get("function")
+    if not isinstance(function, dict):
+        return ""
+    return _text(function.get("name")) + _text(function.get("arguments"))
+
+
+def _usage(body: dict[str, Any]) -> Usage | None:
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    return Usage(
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        _detail(usage, "completion_tokens_details", "reasoning_tokens"),
+        _detail(usage, "prompt_tokens_details", "cached_tokens"),
+    )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
+    details = usage.get(group)
+    return _count(details.get(name)) if isinstance(details, dict) else None
+
+
+def _server_times(body: dict[str, Any]) -> tuple[tuple[str, dict[str, Any]], ...]:
+    return tuple((vendor, body[name]) for name, vendor in SERVER_TIMES.items() if isinstance(body.get(name), dict))
+
+
+def error_text(body: Any) -> str:
+    """Return the message inside an error body of any common shape, at most 300 characters, "" where there is none."""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(error, dict):
+        error = error.get("message") or error.get("detail") or error.get("error") or ""
+    text = error if isinstance(error, str) else ""
+    return " ".join(text.split())[:300]
+
+
+def upstream_error(body: Any) -> StreamError:
+    """Return the error that a server put into the middle of its stream."""
+    text = error_text(body)
+    said = f": “{text}”" if text else ""
+    return StreamError("upstream_error", f"The backend reported an error in the middle of its answer{said}.")

@@ -1,0 +1,109 @@
+"""Server-sent events, bytes in and bytes out.
+
+The rules are those of the WHATWG HTML standard, section "Server-sent events" (event stream interpretation), with two
+differences. `data` stays bytes, so that JSON inside it is decoded once, by the JSON parser; and lines end at CR, LF or
+CRLF only, never at U+2028, U+2029 or U+0085, at which str.splitlines would cut a token in two. `id` and `retry` steer a
+browser's reconnection, which a measured request never does, so they are read and dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webapp.core.errors import StreamError
+
+_BOM = b"\xef\xbb\xbf"
+MAX_LINE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SSEEvent:
+    """One dispatched event: its name ("" where the stream named none) and its data lines joined by LF."""
+
+    name: str
+    data: bytes
+
+
+class SSEDecoder:
+    """Turn the bytes of an event stream into events, whatever the sizes in which they arrive.
+
+    A line over `max_line_bytes` raises StreamError("too_large"): memory stays bounded whatever a server sends.
+    """
+
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._rest = bytearray()
+        self._name = ""
+        self._data: list[bytes] = []
+        self._at_start = True
+        self._skip_lf = False  # the last read ended in CR: an LF that opens the next belongs to it
+        self.comments = 0
+
+    def feed(self, data: bytes) -> list[SSEEvent]:
+        """Return the events that `data` completes, in order; often none, sometimes several."""
+        if self._skip_lf and data:
+            self._skip_lf = False
+            if data[0] == 0x0A:
+                data = data[1:]
+        if self._at_start:
+            data = bytes(self._rest) + data
+            self._rest.clear()
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._rest += data
+                return []
+            data = data.removeprefix(_BOM)
+            self._at_start = False
+        lines = self._split(data)
+        events: list[SSEEvent] = []
+        for line in lines:
+            if line:
+                self._take(line)
+            elif self._data:
+                events.append(SSEEvent(self._name, b"\n".join(self._data)))
+                self._data = []
+                self._name = ""
+            else:
+                self._name = ""
+        return events
+
+    def _split(self, data: bytes) -> list[bytes]:
+        """Return the lines that `data` completes and keep the unfinished rest."""
+        if b"\r" in data:
+            self._skip_lf = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        head, newline, tail = data.rpartition(b"\n")
+        if not newline:
+            self._rest += data  # grows in place: a line that comes byte by byte is not copied again for each byte
+            lines = []
+        else:
+            lines = (bytes(self._rest) + head if self._rest else head).split(b"\n")
+            self._rest = bytearray(tail)
+        if len(self._rest) > self._max_line_bytes:
+            raise self._too_large()
+        return lines
+
+    def _take(self, line: bytes) -> None:
+        if len(line) > self._max_line_bytes:
+            raise self._too_large()
+        field, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if field == b"data":
+            self._data.append(value)
+        elif field == b"event":
+            self._name = value.decode("utf-8", "replace")
+        elif not field:
+            self.comments += 1
+
+    def _too_large(self) -> StreamError:
+        return StreamError(
+            "too_large",
+            f"The backend sent one line of over {self._max_line_bytes // 1024} KiB; the answer was stopped there.",
+            permanent=True,
+        )
+
+
+def encode_event(data: bytes, name: str = "") -> bytes:
+    """Return the event as bytes that every SSE decoder reads back as the same `data` and `name`."""
+    head = b"event: " + name.encode() + b"\n" if name else b""
+    return head + b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"
