@@ -1,0 +1,62 @@
+// Read-outs: fresh values go into the nodes that are there, so that focus, hover and an open definition survive five refreshes a second.
+// While a replay shows another moment, a stand-in is on the page and the fresh values go to the original behind it.
+
+const frozen = new Map(); // element id → the original that a stand-in replaces
+
+function keysOf(readout) {
+  return Array.from(readout.querySelectorAll(".figure"), (figure) => figure.dataset.key).join();
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Update `target` from `fresh` in place. False when that is not possible: swap it then. */
+export function patch(target, fresh) {
+  if (!fresh?.classList.contains("readout")) return false;
+  const current = frozen.get(target.id) ?? target;
+  if (keysOf(current) !== keysOf(fresh)) return replaceFrozen(target, fresh);
+  const old = current.querySelectorAll(".figure");
+  fresh.querySelectorAll(".figure").forEach((figure, i) => {
+    setText(old[i].querySelector(".num"), figure.querySelector(".num").textContent);
+    setText(old[i].querySelector(".unit"), figure.querySelector(".unit").textContent);
+    old[i].toggleAttribute("data-estimated", figure.hasAttribute("data-estimated"));
+  });
+  const phases = current.querySelector(".phases");
+  const freshPhases = fresh.querySelector(".phases");
+  if (phases.innerHTML !== freshPhases.innerHTML) phases.replaceChildren(...freshPhases.childNodes);
+  return true;
+}
+
+function replaceFrozen(target, fresh) {
+  if (!frozen.has(target.id)) return false;
+  frozen.set(target.id, fresh.cloneNode(true));
+  return true;
+}
+
+/** Show other values for a while: {key: {text, unit, estimated}}; figures without a value show a dash. */
+export function freeze(laneId, values) {
+  const id = `readout-${laneId}`;
+  let standIn = document.getElementById(id);
+  if (!standIn) return;
+  if (!frozen.has(id)) {
+    const original = standIn;
+    standIn = original.cloneNode(true);
+    standIn.querySelector(".server")?.remove();
+    standIn.querySelector(".phases").classList.add("veiled");
+    original.replaceWith(standIn);
+    frozen.set(id, original);
+  }
+  for (const figure of standIn.querySelectorAll(".figure")) {
+    const value = values[figure.dataset.key] ?? { text: "–", unit: "", estimated: false };
+    setText(figure.querySelector(".num"), value.text);
+    setText(figure.querySelector(".unit"), value.unit);
+    figure.toggleAttribute("data-estimated", Boolean(value.estimated));
+  }
+}
+
+/** Put the server's read-outs back. */
+export function thaw() {
+  for (const [id, original] of frozen) document.getElementById(id)?.replaceWith(original);
+  frozen.clear();
+}

@@ -1,0 +1,153 @@
+// What the server sent about a run: states, deltas with arrival times, ends. All times in µs from the run's common start.
+// No DOM in here: the text, the race strip and the replay read it, only page.js writes it.
+
+const FAILED = new Set(["error", "timeout", "truncated", "interrupted"]);
+
+class LaneRecord {
+  constructor(run, { lane, letter, label, badge, steps = 1 }) {
+    Object.assign(this, { run, id: lane, letter, label, badge, steps });
+    this.states = [];        // {at, state, step}
+    this.at = [];            // one entry per delta in these four
+    this.kind = [];
+    this.text = [];
+    this.step = [];
+    this.end = null;         // {at, outcome, figures}
+    this.zero = 0;           // where this lane's own time begins, see Recording.align
+    this.firstText = null;   // of any kind
+    this.firstAnswer = null;
+  }
+
+  addDelta([at, kind, text, step]) {
+    this.at.push(at);
+    this.kind.push(kind);
+    this.text.push(text);
+    this.step.push(step ?? 0);
+    if (kind === "t") return;
+    this.firstText ??= at;
+    if (kind === "c") this.firstAnswer ??= at;
+  }
+
+  /** Number of deltas that had arrived at `time` (on the lane's own axis). */
+  countUntil(time) {
+    const limit = time + this.zero;
+    let low = 0;
+    let high = this.at.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.at[middle] <= limit) low = middle + 1; else high = middle;
+    }
+    return low;
+  }
+
+  charsUntil(count) {
+    let chars = 0;
+    for (let i = 0; i < count; i += 1) chars += this.text[i].length;
+    return chars;
+  }
+
+  get state() { return this.end ? endState(this.end.outcome) : this.states.at(-1)?.state ?? "waiting"; }
+  get failed() { return this.end !== null && FAILED.has(this.end.outcome); }
+}
+
+/** The state word for an outcome: what was stopped by us is not a failure. */
+export function endState(outcome) {
+  if (outcome === "done" || outcome === "stopped") return outcome;
+  return "failed";
+}
+
+export class Recording {
+  constructor() {
+    this.run = "";
+    this.order = "parallel";
+    this.lanes = new Map();
+    this.running = false;
+    this.lag = Infinity;     // smallest (browser clock − server time) seen, µs: only drawing uses it
+  }
+
+  /** Begin a run, or one lane's re-run: exactly the lanes in the message start anew. */
+  begin(message, shown) {
+    this.run = message.run;
+    this.order = message.order ?? "parallel";
+    this.running = true;
+    this.lag = Infinity;
+    for (const id of [...this.lanes.keys()]) if (!shown.includes(id)) this.lanes.delete(id);
+    for (const lane of message.lanes) this.lanes.set(lane.lane, new LaneRecord(message.run, lane));
+  }
+
+  lane(id, run) {
+    const lane = this.lanes.get(id);
+    return lane && lane.run === run ? lane : null;
+  }
+
+  addState({ run, lane: id, state, at_us: at, step = 0 }) {
+    const lane = this.lane(id, run);
+    if (!lane) return null;
+    if (lane.states.some((s) => s.at === at && s.state === state && s.step === step)) return null; // a replayed one
+    lane.states.push({ at, state, step });
+    if (this.order === "sequential" && state === "connecting" && lane.states.length === 1) lane.zero = at;
+    this.touch(at);
+    return lane;
+  }
+
+  /** Add a frame's new deltas. Returns the lanes that a gap was found in: the page must re-attach for those. */
+  addDeltas({ run, lanes }, now) {
+    const gaps = [];
+    for (const [id, { from, d }] of Object.entries(lanes)) {
+      const lane = this.lane(id, run);
+      if (!lane) continue;
+      if (from > lane.at.length) { gaps.push(id); continue; }
+      for (let i = lane.at.length - from; i < d.length; i += 1) lane.addDelta(d[i]);
+      if (d.length) this.touch(d.at(-1)[0], now);
+    }
+    return gaps;
+  }
+
+  addEnd({ run, lane: id, outcome, at_us: at, figures }) {
+    const lane = this.lane(id, run);
+    if (!lane || lane.end) return null;
+    lane.end = { at, outcome, figures: figures ?? {} };
+    return lane;
+  }
+
+  /** How many deltas of each lane are already here. */
+  have() {
+    return Object.fromEntries([...this.lanes].map(([id, lane]) => [id, lane.at.length]));
+  }
+
+  touch(at, now = performance.now()) {
+    this.lag = Math.min(this.lag, now * 1000 - at);
+  }
+
+  /** Where the running edge is now, µs. Drawn, never printed: it is the browser's clock. */
+  now() {
+    return this.lag === Infinity ? 0 : Math.max(0, performance.now() * 1000 - this.lag);
+  }
+
+  /** The instant at which the fastest lane finished its whole answer, µs, or null. */
+  photoFinish() {
+    const ends = [...this.lanes.values()].filter((l) => l.end?.outcome === "done").map((l) => l.end.at - l.zero);
+    return ends.length ? Math.min(...ends) : null;
+  }
+
+  /** The last moment of the run, µs. */
+  length() {
+    let last = 0;
+    for (const lane of this.lanes.values()) {
+      last = Math.max(last, (lane.end?.at ?? lane.at.at(-1) ?? lane.states.at(-1)?.at ?? 0) - lane.zero);
+    }
+    return last;
+  }
+
+  /** A stored run as the server's JSON gives it. */
+  static from({ run, order, lanes }) {
+    const recording = new Recording();
+    recording.begin({ run, order, lanes }, lanes.map((lane) => lane.lane));
+    recording.running = false;
+    for (const { lane, states = [], d = [], end_us: at, outcome, figures } of lanes) {
+      for (const [when, state, step] of states) recording.addState({ run, lane, state, at_us: when, step });
+      recording.addDeltas({ run, lanes: { [lane]: { from: 0, d } } });
+      if (at != null) recording.addEnd({ run, lane, outcome, at_us: at, figures });
+    }
+    return recording;
+  }
+}

@@ -1,0 +1,192 @@
+// Streaming text: plain text nodes, appended once per display frame, at the end of what is there. Never HTML.
+// A long answer is cut into blocks at line ends, so that a frame lays out the last block only.
+
+const BLOCK_CHARS = 1200;
+const FRAME_CHARS = 16000; // per lane and frame: a backlog from a hidden tab is caught up without a long frame
+
+class Writer {
+  constructor(host) {
+    this.host = host;
+    this.length = 0;
+    this.open();
+  }
+
+  open() {
+    const block = document.createElement("span");
+    block.className = "block";
+    this.node = document.createTextNode("");
+    block.append(this.node);
+    this.host.append(block);
+    this.length = 0;
+  }
+
+  write(text) {
+    let rest = text;
+    while (this.length + rest.length > BLOCK_CHARS) {
+      const cut = rest.indexOf("\n", Math.max(0, BLOCK_CHARS - this.length)) + 1;
+      if (!cut) break;
+      this.node.appendData(rest.slice(0, cut));
+      rest = rest.slice(cut);
+      this.open();
+    }
+    this.node.appendData(rest);
+    this.length += rest.length;
+  }
+}
+
+/** One lane's running text inside `host`: thinking apart from the answer, one section per step. */
+export class LaneText {
+  constructor(host, { steps = 1 } = {}) {
+    this.host = host;
+    this.steps = steps;
+    this.reset();
+  }
+
+  reset() {
+    this.host.replaceChildren();
+    this.queue = [];        // [kind, step, text], neighbours of one kind joined
+    this.step = -1;
+    this.thinking = null;
+    this.answer = null;
+  }
+
+  push(kind, text, step) {
+    const last = this.queue.at(-1);
+    if (last && last[0] === kind && last[1] === step) last[2] += text;
+    else this.queue.push([kind, step, text]);
+  }
+
+  get pending() { return this.queue.length > 0; }
+
+  flush(budget = FRAME_CHARS) {
+    let left = budget;
+    while (this.queue.length && left > 0) {
+      const entry = this.queue[0];
+      const part = entry[2].slice(0, left);
+      this.writer(entry[0], entry[1]).write(part);
+      left -= part.length;
+      if (part.length === entry[2].length) this.queue.shift();
+      else entry[2] = entry[2].slice(part.length);
+    }
+    if (this.thinking) this.thinking.box.scrollTop = this.thinking.box.scrollHeight;
+  }
+
+  writer(kind, step) {
+    if (step !== this.step) this.beginStep(step);
+    if (kind === "r") return (this.thinking ??= this.beginThinking()).writer;
+    if (!this.answer) this.answer = this.beginAnswer();
+    return this.answer;
+  }
+
+  beginStep(step) {
+    this.step = step;
+    this.thinking = null;
+    this.answer = null;
+    this.section = this.host;
+    if (this.steps < 2) return;
+    this.section = document.createElement("section");
+    this.section.className = "step";
+    const label = document.createElement("h3");
+    label.className = "step-label";
+    label.textContent = `Step ${step + 1}`;
+    this.section.append(label);
+    this.host.append(this.section);
+  }
+
+  beginThinking() {
+    const details = document.createElement("details");
+    details.className = "thinking live";
+    details.open = true;
+    const summary = document.createElement("summary");
+    summary.textContent = "Thinking";
+    const box = document.createElement("div");
+    box.className = "plain";
+    details.append(summary, box);
+    this.section.append(details);
+    return { details, box, writer: new Writer(box) };
+  }
+
+  beginAnswer() {
+    if (this.thinking) { // the window on its thinking closes when the answer begins, unless someone is reading there
+      const { details } = this.thinking;
+      if (!details.matches(":hover, :focus-within")) details.open = false;
+      this.thinking = null;
+    }
+    const box = document.createElement("div");
+    box.className = "plain";
+    this.section.append(box);
+    return new Writer(box);
+  }
+}
+
+/** Keeps a scroller at its end until the person scrolls up, and again once they come back. */
+export class Follow {
+  constructor(scroller) {
+    this.scroller = scroller;
+    this.on = true;
+    this.last = 0;
+    scroller.addEventListener("scroll", () => {
+      const { scrollTop, scrollHeight, clientHeight } = scroller;
+      if (scrollHeight - scrollTop - clientHeight < 24) this.on = true;
+      else if (scrollTop < this.last - 1) this.on = false;
+      this.last = scrollTop;
+    }, { passive: true });
+  }
+
+  settle() {
+    if (this.on) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+}
+
+/** All lanes of the page. `recording` is the truth: a lane whose box was swapped is written again from it. */
+export class TextPane {
+  constructor(recording) {
+    this.recording = recording;
+    this.lanes = new Map();   // id → {text, follow, host, written}
+    this.asked = 0;
+    document.addEventListener("visibilitychange", () => { this.asked = 0; this.wake(); });
+  }
+
+  /** Bind to the boxes that are on the page now. A final answer is the server's: it is left alone. */
+  bind() {
+    for (const [id, lane] of this.recording.lanes) {
+      const host = document.getElementById(`answer-${id}`);
+      const bound = this.lanes.get(id);
+      if (!host || host.hasAttribute("data-final")) { this.settleFinal(id, bound); continue; }
+      if (bound && bound.host === host && bound.lane === lane) continue;
+      const scroller = host.closest(".lane-text");
+      const follow = bound && bound.follow.scroller === scroller ? bound.follow : new Follow(scroller);
+      follow.on = true;
+      this.lanes.set(id, { lane, host, follow, text: new LaneText(host, { steps: lane.steps }), written: 0 });
+    }
+    this.wake();
+  }
+
+  settleFinal(id, bound) {
+    this.lanes.delete(id);
+    if (bound?.follow.on && bound.follow.scroller.isConnected) bound.follow.settle();
+  }
+
+  wake() {
+    if (this.asked) return;
+    const work = () => { this.asked = 0; this.frame(); };
+    // A hidden page gets no frames: a slow timer keeps the text moving there.
+    this.asked = document.hidden ? setTimeout(work, 250) : requestAnimationFrame(work);
+  }
+
+  frame() {
+    let more = false;
+    for (const bound of this.lanes.values()) {
+      const { lane, text } = bound;
+      for (; bound.written < lane.at.length; bound.written += 1) {
+        const i = bound.written;
+        if (lane.kind[i] !== "t") text.push(lane.kind[i], lane.text[i], lane.step[i]);
+      }
+      if (text.pending) text.flush();
+      more ||= text.pending;
+      bound.moved = true;
+    }
+    for (const bound of this.lanes.values()) bound.follow.settle(); // after all writes: one layout per frame
+    if (more) this.wake();
+  }
+}
