@@ -140,14 +140,11 @@ class Exchange:
         framed = b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
         await self.raw(framed, text, recorded=data)
 
-    async def reply(
-        self, status: str, body: bytes, content_type: str = "application/json", **headers: str
-    ) -> None:
+    async def reply(self, status: str, body: bytes, content_type: str = "application/json", **headers: str) -> None:
         """Write a whole answer with a Content-Length. Header names are given with _ for -."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         await self.raw(
-            wire.head(status, {"Content-Type": content_type, "Content-Length": str(len(body)), **named})
-            + body
+            wire.head(status, {"Content-Type": content_type, "Content-Length": str(len(body)), **named}) + body
         )
 
     async def begin(self, content_type: str = "text/event-stream; charset=utf-8", **headers: str) -> None:

@@ -40,9 +40,7 @@ async def unprocessable(x: Exchange) -> None:
 
 async def rate_limited_date(x: Exchange) -> None:
     """Retry-After as an HTTP date 30 s from now."""
-    await refusal(
-        x, "429 Too Many Requests", "Slow down", Retry_After=formatdate(time.time() + 30, usegmt=True)
-    )
+    await refusal(x, "429 Too Many Requests", "Slow down", Retry_After=formatdate(time.time() + 30, usegmt=True))
 
 
 async def json_error_with_200(x: Exchange) -> None:

@@ -86,9 +86,7 @@ class Upstream:
     async def _answer(self, x: Exchange) -> None:
         request = x.request
         if request.method == "GET" and request.path.endswith("/models"):
-            models = [
-                {"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in SCENARIOS
-            ]
+            models = [{"id": name, "object": "model", "created": 0, "owned_by": "tests"} for name in SCENARIOS]
             await x.reply("200 OK", orjson.dumps({"object": "list", "data": models}))
         elif request.model not in SCENARIOS:
             body = wire.error(f"No scenario {request.model!r}", "invalid_request_error", "model_not_found")
@@ -126,9 +124,7 @@ async def scripted_upstream(gap_s: float = GAP_S, certificate: str = "") -> Asyn
         up.authority = Authority()
         context = up.authority.server(certificate)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: Connection(up.connections, up.opened), "127.0.0.1", 0, ssl=context
-    )
+    server = await loop.create_server(lambda: Connection(up.connections, up.opened), "127.0.0.1", 0, ssl=context)
     up.url = address(server.sockets[0], "https" if certificate else "http")
     try:
         yield up

@@ -143,9 +143,7 @@ async def fast(x: Exchange) -> None:
 async def empty_deltas(x: Exchange) -> None:
     """Events without text before, between and after the tokens."""
     nothing = [(data, "") for data in EMPTY_EVENTS]
-    await stream(
-        x, (ROLE, ""), *nothing, *said(PARTIAL), *nothing, *said(TOKENS[3:]), *nothing, (STOP + wire.DONE, "")
-    )
+    await stream(x, (ROLE, ""), *nothing, *said(PARTIAL), *nothing, *said(TOKENS[3:]), *nothing, (STOP + wire.DONE, ""))
 
 
 async def other_choices(x: Exchange) -> None:
@@ -196,9 +194,7 @@ STREAM_FAULTS: dict[str, Scenario] = {
     "fault-u19": loose_framing,
     "fault-u19-tail": unfinished_marker,
     "fault-u20": mixed_line_ends,
-    "fault-u20-cr": lambda x: stream(
-        x, *said(end=b"\r"), (STOP.replace(b"\n", b"\r"), ""), (b"data: [DONE]\r\r", "")
-    ),
+    "fault-u20-cr": lambda x: stream(x, *said(end=b"\r"), (STOP.replace(b"\n", b"\r"), ""), (b"data: [DONE]\r\r", "")),
     "fault-u21": partial(slices, data=UNICODE_STREAM, text=UNICODE_TEXT, size=1),
     "fault-u22": lambda x: stream(x, *said(UNICODE_TOKENS), *said(("\x00|",)), (STOP, ""), (wire.DONE, "")),
     "fault-u22-invalid": lambda x: around(x, INVALID_UTF8, text=INVALID_TEXT),

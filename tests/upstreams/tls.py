@@ -46,9 +46,7 @@ class Authority:
             case "wrong-host":
                 certificate = self._sign(name("elsewhere.example"), key, elsewhere)
             case "self-signed":
-                certificate = self._sign(
-                    name("127.0.0.1"), key, local, issuer=name("127.0.0.1"), issuer_key=key
-                )
+                certificate = self._sign(name("127.0.0.1"), key, local, issuer=name("127.0.0.1"), issuer_key=key)
             case _:
                 raise ValueError(f"no such certificate: {kind}")
         return context_of(certificate, key)

@@ -37,13 +37,9 @@ def usage(completion_tokens: int) -> dict[str, int]:
     return {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": completion_tokens, "total_tokens": total}
 
 
-def chunk(
-    delta: dict[str, Any] | None, *, finish: str | None = None, index: int = 0, **extra: Any
-) -> dict[str, Any]:
+def chunk(delta: dict[str, Any] | None, *, finish: str | None = None, index: int = 0, **extra: Any) -> dict[str, Any]:
     """Return one `chat.completion.chunk`; `delta` None leaves `choices` empty, as the usage chunk does."""
-    choices = (
-        [] if delta is None else [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}]
-    )
+    choices = [] if delta is None else [{"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}]
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1767225600, "model": "scripted"}
     return {**head, "choices": choices, **extra}
 
