@@ -1,8 +1,8 @@
 """The prepared answers: TOML files in `answers/`, found by a phrase of the prompt. Pure after loading.
 
-A file holds [[answer]] tables: `match` (phrases; any of them will do), `text`, and `thoughts` (a list of
-sentences for models that reason). The table without `match` answers everything else; `continuations`
-is what follows when the length is forced.
+A file holds [[answer]] tables: `match` (phrases, any of which will do; one that begins with "=" must be the
+whole prompt), `text`, and `thoughts` (a list of sentences, for models that reason). The table without
+`match` answers everything else; `continuations` is what follows when the length is forced.
 """
 
 import re
@@ -39,17 +39,21 @@ class AnswerBook:
         self.fallback = fallback
         self.continuations = tuple(continuations)
         self.answers = tuple(answers)
-        # The longest phrase is the most specific one.
-        self._phrases = sorted(
-            ((normalise(phrase), answer) for answer in answers for phrase in answer.match),
+        phrases = [(phrase, answer) for answer in answers for phrase in answer.match]
+        self._whole = {normalise(phrase): answer for phrase, answer in phrases if phrase.startswith("=")}
+        # The longest phrase is the most specific one. The spaces keep "hi" out of "this".
+        self._parts = sorted(
+            ((f" {normalise(phrase)} ", answer) for phrase, answer in phrases if not phrase.startswith("=")),
             key=lambda pair: -len(pair[0]),
         )
 
     def find(self, prompt: str) -> Answer:
         """Return the answer whose longest phrase stands near the prompt's beginning."""
         text = normalise(prompt[:SEARCHED_CHARS])
-        found = (answer for phrase, answer in self._phrases if phrase in text)
-        answer = next(found, self.fallback)
+        answer = self._whole.get(text) if len(prompt) <= SEARCHED_CHARS else None
+        if answer is None:
+            found = (answer for phrase, answer in self._parts if phrase in f" {text} ")
+            answer = next(found, self.fallback)
         return answer if answer.thoughts else Answer(answer.match, answer.text, self.fallback.thoughts)
 
 

@@ -90,7 +90,7 @@ class Emission:
         while chunk is not None and arrived_ns + chunk.due_ns <= now_ns and len(events) < BURST:
             if not self._opened:
                 self._opened = True
-                events.append(self._encoder.role())
+                events.append(self._encoder.role(arrived_ns))
             events.append(self._encoder.chunk(chunk, now_ns))
             self._last_due_ns = chunk.due_ns
             chunk = next(self._answering.chunks, None)
@@ -115,7 +115,7 @@ class Emission:
                 return [error_event("The engine died while it was answering."), DONE]
             case Ending.GARBAGE:
                 return [GARBAGE, DONE]
-        events = [] if self._opened else [encoder.role()]
+        events = [] if self._opened else [encoder.role(self._answering.arrived_ns)]
         events.append(encoder.finish(self._answering.reply.finish_reason))
         if request.include_usage:
             usage = usage_of(request, self._answering.reply)

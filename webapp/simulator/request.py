@@ -23,9 +23,7 @@ _SEED_RANGE = (-(2**63), 2**63 - 1)
 class BadRequest(Exception):
     """A request that is refused; `param` is the field at fault, `code` OpenAI's word for it."""
 
-    def __init__(
-        self, message: str, param: str | None = None, code: str | None = None, status: int = 400
-    ) -> None:
+    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
@@ -91,9 +89,7 @@ def _decode(body: bytes) -> dict[str, Any]:
     return table
 
 
-def _model(
-    table: dict[str, Any], profiles: Mapping[str, Profile], fault_header: str
-) -> tuple[str, Profile, Fault]:
+def _model(table: dict[str, Any], profiles: Mapping[str, Profile], fault_header: str) -> tuple[str, Profile, Fault]:
     model = table.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("You must provide a model parameter, a text.", "model")

@@ -31,12 +31,11 @@ class StreamEncoder:
         }
         self._delta = delta
 
-    def role(self) -> bytes:
-        """Return the chunk that opens a message, without text."""
+    def role(self, arrived_ns: int) -> bytes:
+        """Return the chunk that opens a message, without text; `due_us` counts from its `arrived_ns`."""
         return (
-            b"data: "
-            + self._delta
-            + b'"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]}\n\n'
+            b'data: %b"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],'
+            b'"sim":{"arrived_ns":%d}}\n\n' % (self._delta, arrived_ns)
         )
 
     def chunk(self, chunk: Chunk, sent_ns: int) -> bytes:
