@@ -13,7 +13,7 @@ from webapp.core.errors import StreamError
 from webapp.core.openai import Chunk, Usage
 from webapp.core.spec import Limits
 from webapp.core.sse import SSEDecoder, SSEEvent
-from webapp.core.timing import Delta, Marks
+from webapp.core.timing import Delta, Marks, estimate_chunk_tokens
 
 FORGIVEN_EVENTS = 5  # malformed events that a stream survives; more is a server that speaks something else
 
@@ -35,6 +35,7 @@ class StreamMeter:
     server_times: dict[str, dict[str, Any]] = field(default_factory=dict)
     ended: bool = False
     malformed: int = 0
+    estimated_tokens: int = 0
     reads: int = 0
     received_bytes: int = 0
     _events: int = 0
@@ -119,13 +120,17 @@ class StreamMeter:
             marks.first_token = at_ns
         marks.last_token = at_ns
         if chunk.reasoning:
-            self.deltas.append(Delta(at_ns, "reasoning", chunk.reasoning, tokens))
+            self._append(Delta(at_ns, "reasoning", chunk.reasoning, tokens))
             tokens = None if tokens is None else 0
         if chunk.content or chunk.tool:
             if marks.first_output is None:
                 marks.first_output = at_ns
             kind = "content" if chunk.content else "tool"
-            self.deltas.append(Delta(at_ns, kind, chunk.content or chunk.tool, tokens))
+            self._append(Delta(at_ns, kind, chunk.content or chunk.tool, tokens))
+
+    def _append(self, delta: Delta) -> None:
+        self.deltas.append(delta)
+        self.estimated_tokens += estimate_chunk_tokens(delta)
 
     def _new_tokens(self, chunk: Chunk) -> int | None:
         """Return the tokens of this chunk where the server counts along (usage in every chunk), else None.

@@ -99,16 +99,23 @@ def figures(
     deltas: Sequence[Delta],
     usage: Usage | None,
     prices_usd_per_mtok: tuple[float | None, float | None] = (None, None),
+    *,
+    estimated_tokens: int | None = None,
+    live: bool = False,
 ) -> Figures:
-    """Return the figures of an answer, finished or not, from its raw marks.
+    """Return the figures of an answer from its raw marks.
 
-    `prices_usd_per_mtok` are the input and output price in US dollars per million tokens.
+    `prices_usd_per_mtok` are the input and output price in US dollars per million tokens. `estimated_tokens` is
+    `estimate_tokens(deltas)` where the caller has kept count. `live` leaves out what takes a look at every delta
+    (TPOT, inter-chunk latency): read-outs are made several times a second while others are being measured.
     """
     exact = usage.completion_tokens if usage else None
-    tokens = exact if exact is not None else estimate_tokens(deltas)
+    tokens = exact if exact is not None else estimated_tokens
+    if tokens is None:
+        tokens = estimate_tokens(deltas)
     source = "usage" if exact is not None else "estimate"
-    in_first, first_known = _tokens_in_first(deltas, tokens)
-    tpot_ms = _tpot_ms(marks, tokens, in_first)
+    in_first, first_known = (0, False) if live else _tokens_in_first(deltas, tokens)
+    tpot_ms = None if live else _tpot_ms(marks, tokens, in_first)
     e2e_ms = _ms(marks.sent, marks.last_token)
     window_ns = (marks.last_token or 0) - (marks.first_token or 0)
     return Figures(
@@ -121,7 +128,7 @@ def figures(
         tok_s=1000 / tpot_ms if tpot_ms else None,
         tok_s_e2e=tokens / e2e_ms * 1000 if tokens and e2e_ms else None,
         e2e_ms=e2e_ms,
-        icl_ms=summarise(gaps_ms(deltas)),
+        icl_ms=None if live else summarise(gaps_ms(deltas)),
         chunks=len(deltas),
         tokens_per_chunk=tokens / len(deltas) if deltas and tokens else None,
         output_tokens=tokens if deltas or exact is not None else None,

@@ -1,0 +1,284 @@
+"""An arena: what one page shows, kept on the server so that a page that comes back finds everything as it was.
+
+A page, its second tab and a script on the page's socket all follow the same object. It changes through verbs; each
+change raises the version of the part of the page that it touches, and followers catch up with the versions. Nothing
+is queued for a follower, so a slow one costs nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from webapp.core.errors import Outcome
+from webapp.core.scenario import Scenario
+from webapp.core.spec import BackendSpec
+from webapp.core.verdict import Verdict
+from webapp.models import new_id
+from webapp.services.lanes import Lane
+from webapp.services.runs import LETTERS, Ask, Entry, Run, verdict_on
+
+MAX_LANES = len(LETTERS)
+MAX_ARENAS = 500
+KEPT_KEYS = 100
+PARTS = ("lanes", "prompt", "verdict", "notice")
+
+
+class Refused(Exception):
+    """A request that cannot be carried out now; its text is one plain sentence for the person who asked."""
+
+
+@dataclass
+class Slot:
+    """One lane's place on the page: its backend, its conversation so far, and what it last ran."""
+
+    id: str
+    spec: BackendSpec
+    source: str = ""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    lane: Lane | None = None
+
+
+@dataclass
+class Arena:
+    """One page's state. `watchers` are called whenever there may be something new to show."""
+
+    id: str = field(default_factory=new_id)
+    slots: list[Slot] = field(default_factory=list)
+    ask: Ask = field(default_factory=lambda: Ask(prompt=""))
+    run: Run | None = None
+    verdict: Verdict | None = None
+    notice: tuple[str, str] | None = None
+    versions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
+    watchers: list[Callable[[], None]] = field(default_factory=list)
+    _keys: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _counter: Any = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def running(self) -> bool:
+        return self.run is not None and not self.run.done
+
+    def letter(self, slot: Slot) -> str:
+        return LETTERS[self.slots.index(slot)]
+
+    def slot(self, lane_id: str) -> Slot:
+        for slot in self.slots:
+            if slot.id == lane_id:
+                return slot
+        raise Refused("That lane is not here any more.")
+
+    # -- lanes ------------------------------------------------------------------------------------------------------
+
+    def add(self, spec: BackendSpec, source: str = "") -> Slot:
+        if len(self.slots) >= MAX_LANES:
+            raise Refused(f"There is room for {MAX_LANES} lanes; remove one first.")
+        number = next(self._counter)
+        slot = Slot(f"{LETTERS[len(self.slots)].lower()}{number}", spec, source)
+        self.slots.append(slot)
+        self.touch("lanes")
+        return slot
+
+    def remove(self, lane_id: str) -> None:
+        if len(self.slots) == 1:
+            raise Refused("One lane has to stay.")
+        slot = self.slot(lane_id)
+        if slot.lane is not None:
+            slot.lane.stop()
+        self.slots.remove(slot)
+        self.touch("lanes")
+
+    def swap(self, lane_id: str, spec: BackendSpec, source: str = "") -> None:
+        """Give a lane another backend; its conversation begins anew."""
+        slot = self.slot(lane_id)
+        if slot.lane is not None:
+            slot.lane.stop()
+        slot.spec, slot.source, slot.lane, slot.history = spec, source, None, []
+        self.touch("lanes")
+
+    def move(self, lane_id: str, by: int) -> None:
+        slot = self.slot(lane_id)
+        place = self.slots.index(slot)
+        self.slots.remove(slot)
+        self.slots.insert(max(0, min(len(self.slots), place + by)), slot)
+        self.touch("lanes")
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    def begin(self, ask: Ask, key: str, asked_by: str = "page") -> Run | None:
+        """Start a comparison on all lanes; None where `key` was seen before (a click that was sent twice)."""
+        if self._seen(key):
+            return None
+        if self.running:
+            raise Refused("A comparison is still running; stop it first (Esc).")
+        if not self.slots:
+            raise Refused("There is no lane to run; add one first.")
+        if _slug(ask.scenario) != _slug(self.ask.scenario):
+            self._forget_conversations()
+        self.ask = ask
+        return self._start(ask, self.slots, asked_by)
+
+    def rerun(self, lane_id: str, key: str) -> Run | None:
+        """Run one lane again, alone, with what the last comparison asked."""
+        if self._seen(key):
+            return None
+        slot = self.slot(lane_id)
+        if self.running:
+            raise Refused("A comparison is still running; stop it first (Esc).")
+        if self.run is None:
+            raise Refused("Nothing has run yet; press Run.")
+        if slot.history and slot.lane is not None and slot.lane.outcome is Outcome.DONE:
+            slot.history = slot.history[:-2]  # the answer that is being replaced
+        return self._start(self.ask, [slot], "page")
+
+    def stop(self, lane_id: str = "") -> None:
+        """Stop one lane, or all."""
+        if lane_id:
+            lane = self.slot(lane_id).lane
+            if lane is not None:
+                lane.stop()
+        elif self.run is not None:
+            self.run.stop()
+
+    def choose(self, scenario: Scenario | None) -> None:
+        """Put a scenario into the prompt box; nothing is sent."""
+        if self.running:
+            raise Refused("A comparison is still running; stop it first (Esc).")
+        self._forget_conversations()
+        if scenario is None:
+            self.ask = replace(self.ask, scenario=None)
+        else:
+            self.ask = Ask(
+                prompt=scenario.steps[0].prompt,
+                scenario=scenario,
+                system=scenario.system,
+                max_tokens=scenario.max_tokens,
+                temperature=self.ask.temperature,
+                top_p=self.ask.top_p,
+                seed=self.ask.seed,
+                cold=self.ask.cold,
+                order=self.ask.order,
+            )
+        self.touch("prompt", "lanes", "verdict")
+
+    def new(self) -> None:
+        """Begin a new conversation in every lane."""
+        if self.running:
+            raise Refused("A comparison is still running; stop it first (Esc).")
+        self._forget_conversations()
+        self.touch("prompt", "lanes", "verdict")
+
+    def say(self, level: str, text: str) -> None:
+        self.notice = (level, text)
+        self.touch("notice")
+
+    def touch(self, *parts: str) -> None:
+        """Mark parts of the page as changed."""
+        if "lanes" in parts:
+            self._relabel()
+        for part in parts:
+            self.versions[part] += 1
+        self.notify()
+
+    def notify(self) -> None:
+        for watcher in self.watchers:
+            watcher()
+
+    @property
+    def turn_number(self) -> int:
+        """1 for the first turn of a conversation."""
+        return 1 + max((len(slot.history) // 2 for slot in self.slots), default=0)
+
+    def _start(self, ask: Ask, slots: list[Slot], asked_by: str) -> Run:
+        entries = [
+            Entry(slot.id, self.letter(slot), slot.spec, slot.source, tuple(slot.history)) for slot in slots
+        ]
+        run = Run(ask, entries, asked_by)
+        for slot, lane in zip(slots, run.lanes, strict=True):
+            slot.lane = lane
+        self.run, self.verdict, self.notice = run, None, None
+        run.watchers.append(self.notify)
+        run.start()
+        assert run.task is not None
+        run.task.add_done_callback(lambda _: self._finished(run))
+        self.touch("lanes", "prompt", "verdict", "notice")
+        return run
+
+    def _finished(self, run: Run) -> None:
+        lanes = [slot.lane for slot in self.slots if slot.lane is not None]
+        self.verdict = run.verdict if len(run.lanes) == len(lanes) else verdict_on(lanes, run.ask)
+        for slot in self.slots:
+            lane = slot.lane
+            if lane in run.lanes and lane is not None and lane.outcome is Outcome.DONE and len(lane.steps) == 1:
+                slot.history += [
+                    {"role": "user", "content": run.ask.prompt},
+                    {"role": "assistant", "content": lane.text},
+                ]
+        self.touch("verdict", "prompt")
+
+    def _relabel(self) -> None:
+        """Give lanes the letters of their new places; a verdict names letters, so it is made again."""
+        for slot in self.slots:
+            if slot.lane is not None:
+                slot.lane.letter = self.letter(slot)
+        if self.verdict is not None and self.run is not None:
+            lanes = [slot.lane for slot in self.slots if slot.lane is not None]
+            self.verdict = verdict_on(lanes, self.run.ask)
+            self.versions["verdict"] += 1
+
+    def _forget_conversations(self) -> None:
+        self.run = self.verdict = None
+        for slot in self.slots:
+            slot.history, slot.lane = [], None
+
+    def _seen(self, key: str) -> bool:
+        if key and key in self._keys:
+            return True
+        self._keys[key] = None
+        if len(self._keys) > KEPT_KEYS:
+            self._keys.popitem(last=False)
+        return False
+
+
+class Arenas:
+    """The arenas of this process. The oldest without a follower give way; a page of one of them starts afresh."""
+
+    def __init__(self, most: int = MAX_ARENAS) -> None:
+        self._most = most
+        self._arenas: OrderedDict[str, Arena] = OrderedDict()
+
+    def find(self, arena_id: str) -> Arena | None:
+        arena = self._arenas.get(arena_id)
+        if arena is not None:
+            self._arenas.move_to_end(arena_id)
+        return arena
+
+    def open(self, lanes: list[tuple[BackendSpec, str]], ask: Ask, arena_id: str = "") -> Arena:
+        """Make an arena with these lanes, under the id that a returning page already has where it brings one."""
+        arena = Arena(ask=ask)
+        if arena_id:
+            arena.id = arena_id
+        for spec, source in lanes[:MAX_LANES]:
+            arena.add(spec, source)
+        self._arenas[arena.id] = arena
+        self._drop_idle()
+        return arena
+
+    def __iter__(self) -> Any:
+        return iter(list(self._arenas.values()))
+
+    def _drop_idle(self) -> None:
+        for arena_id, arena in list(self._arenas.items()):
+            if len(self._arenas) <= self._most:
+                return
+            if not arena.running and not arena.watchers:
+                del self._arenas[arena_id]
+
+
+def _slug(scenario: Scenario | None) -> str:
+    return scenario.slug if scenario else ""
+
+
+arenas = Arenas()

@@ -1,0 +1,120 @@
+"""Live objects to rows. Everything here only builds rows and hands them to the writer; nothing waits."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+
+from webapp.core.errors import Outcome
+from webapp.models import Comparison, Turn
+from webapp.services.writer import writer
+
+if TYPE_CHECKING:
+    from webapp.services.lanes import Lane
+    from webapp.services.runs import Run
+    from webapp.services.turns import LiveTurn
+
+OWNER = f"{socket.gethostname()}:{os.getpid()}"
+PACKAGES = ("django", "channels", "daphne", "aiohttp", "orjson")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what took part in a measurement."""
+    from_packages = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "platform": platform.platform(), **from_packages}
+
+
+VERSIONS = versions()
+
+
+def begin(run: Run) -> None:
+    """Note that a run has begun: if this process dies, its rows say so at the next start."""
+    row = Comparison(
+        id=run.id,
+        created_at=run.created_at,
+        asked_by=run.asked_by,
+        prompt=storable(run.ask.prompt),
+        scenario=run.ask.scenario.slug if run.ask.scenario else "",
+        order=run.ask.order,
+        settings=run.ask.settings(),
+        versions=VERSIONS,
+        owner=OWNER,
+    )
+    writer.submit(lambda: row.save(force_insert=True))
+
+
+def finish(run: Run) -> None:
+    """Write the run's verdict and all its turns, in one transaction."""
+
+    def write() -> None:
+        # Built here, in the writer's thread: a long answer has thousands of deltas, and other runs may be measuring.
+        turns = [turn_row(run, index, lane, turn) for index, lane in enumerate(run.lanes) for turn in lane.turns]
+        verdict = run.verdict.as_dict() if run.verdict else {}
+        with transaction.atomic():
+            Turn.objects.bulk_create(turns)
+            Comparison.objects.filter(id=run.id).update(done=True, verdict=verdict)
+
+    writer.submit(write)
+
+
+def turn_row(run: Run, index: int, lane: Lane, turn: LiveTurn) -> Turn:
+    """Return the row of an ended turn; its times are ns and µs from the lane's origin."""
+    figures = turn.figures()
+    meter = turn.meter
+    return Turn(
+        id=turn.id,
+        comparison_id=run.id,
+        lane=index,
+        step=turn.step,
+        created_at=run.created_at,
+        backend_slug=turn.spec.slug,
+        label=turn.spec.label,
+        model=turn.spec.model,
+        badge=turn.badge,
+        source=lane.source,
+        messages=storable(list(turn.prompt.messages)),
+        settings=storable(run.ask.settings() | turn.prompt.extra),
+        outcome=turn.outcome if turn.outcome is not Outcome.RUNNING else Outcome.INTERRUPTED,
+        error_kind=turn.error.kind if turn.error else "",
+        error=storable(turn.error.message) if turn.error else "",
+        notes=turn.notes,
+        finish_reason=storable(meter.finish_reason or "")[:40],
+        connection_reused=turn.reused,
+        loop_lag_p99_us=turn.loop_lag_ns // 1000 if turn.loop_lag_ns is not None else None,
+        marks_ns=turn.marks.since(lane.origin_ns),
+        deltas=[[d.at_ns - lane.origin_ns, d.kind, storable(d.text), d.tokens] for d in meter.deltas],
+        usage=figures_usage(turn),
+        server_times=storable(meter.server_times),
+        figures=figures.as_dict(),
+        ttft_us=_us(figures.ttft_ms),
+        e2e_us=_us(figures.e2e_ms),
+        output_tokens=figures.output_tokens,
+    )
+
+
+def figures_usage(turn: LiveTurn) -> dict[str, Any] | None:
+    usage = turn.meter.usage
+    if usage is None:
+        return None
+    names = ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
+    return {name: getattr(usage, name) for name in names}
+
+
+def storable(value: Any) -> Any:
+    """Return `value` without NUL characters, which PostgreSQL's text and jsonb refuse; models do send them."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    return value
+
+
+def _us(ms: float | None) -> int | None:
+    return None if ms is None else round(ms * 1000)

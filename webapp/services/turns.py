@@ -1,0 +1,189 @@
+"""One turn: a prompt to one backend, its bytes stamped as they arrive, and exactly one ending.
+
+This is the measuring path. Between the first and the last byte there is no database, no template, no log, no channel
+layer and no bounded queue here; the reader never waits for anybody who watches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from webapp.backends import Backend
+from webapp.clock import now_ns
+from webapp.core.errors import Outcome, StreamError
+from webapp.core.meter import StreamMeter
+from webapp.core.openai import Chunk
+from webapp.core.spec import BackendSpec, Limits, PromptSpec
+from webapp.core.timing import Figures, Marks, figures
+from webapp.models import new_id
+
+NS_PER_S = 1_000_000_000
+
+
+def no_listener(_: list[Chunk]) -> None:
+    """For turns that nobody follows."""
+
+
+@dataclass
+class LiveTurn:
+    """A turn while it runs and after. `meter` holds what arrived; `outcome` leaves RUNNING exactly once."""
+
+    spec: BackendSpec
+    prompt: PromptSpec
+    step: int = 0
+    id: str = field(default_factory=new_id)
+    meter: StreamMeter = field(default_factory=StreamMeter)
+    outcome: Outcome = Outcome.RUNNING
+    error: StreamError | None = None
+    notes: list[str] = field(default_factory=list)
+    reused: bool | None = None
+    simulated: bool = False
+    loop_lag_ns: int | None = None
+    # What a cancelled turn ends as: stopped by a person unless somebody says otherwise before cancelling.
+    if_cancelled: Outcome = Outcome.STOPPED
+
+    def __post_init__(self) -> None:
+        self.meter.limits = self.spec.limits
+
+    @property
+    def marks(self) -> Marks:
+        return self.meter.marks
+
+    @property
+    def text(self) -> str:
+        """The answer proper, without reasoning."""
+        return "".join(delta.text for delta in self.meter.deltas if delta.kind == "content")
+
+    @property
+    def badge(self) -> str:
+        """The backend's badge, but SIMULATED wherever the server itself says that it only plays a model."""
+        return "SIMULATED" if self.simulated and self.spec.badge == "LIVE" else self.spec.badge
+
+    def figures(self) -> Figures:
+        """Return the figures so far; those that need the whole answer are None while it runs."""
+        prices = (self.spec.price_in_usd_per_mtok, self.spec.price_out_usd_per_mtok)
+        return figures(
+            self.marks,
+            self.meter.deltas,
+            self.meter.usage,
+            prices,
+            estimated_tokens=self.meter.estimated_tokens,
+            live=self.outcome is Outcome.RUNNING,
+        )
+
+
+async def run_turn(
+    turn: LiveTurn, backend: Backend, listener: Callable[[list[Chunk]], None] = no_listener
+) -> None:
+    """Send the turn's prompt and read its answer to the end, whatever the end is.
+
+    Returns with `turn.outcome` set; no StreamError leaves. Cancelling is the way to stop it: the upstream connection
+    is closed at once, the outcome becomes `turn.if_cancelled`, and the cancellation goes on to the caller.
+    """
+    marks = turn.marks
+    if marks.intended is None:
+        marks.intended = now_ns()
+    try:
+        async with asyncio.timeout(None) as timeout:
+            watchdog = Watchdog(turn.meter, timeout)
+            try:
+                await _read(turn, backend, listener)
+            finally:
+                watchdog.stop()
+        turn.outcome = Outcome.DONE
+    except TimeoutError:
+        turn.error = watchdog.error()
+    except StreamError as error:
+        turn.error = error
+    except asyncio.CancelledError:
+        turn.outcome = turn.if_cancelled
+        raise
+    except Exception as error:  # a defect of ours ends this lane and no other
+        turn.error = StreamError("internal", f"Splitsecond failed here ({type(error).__name__}); please report it.")
+        raise
+    finally:
+        if turn.error is not None:
+            turn.outcome = turn.error.outcome
+        if marks.end is None:
+            marks.end = now_ns()
+
+
+async def _read(turn: LiveTurn, backend: Backend, listener: Callable[[list[Chunk]], None]) -> None:
+    meter = turn.meter
+    async with backend.open(turn.spec, turn.prompt, meter.marks) as answer:
+        turn.reused, turn.simulated = answer.reused, answer.simulated
+        async for data in answer.reads:
+            at_ns = now_ns()
+            chunks = meter.receive(data, at_ns)
+            if chunks:
+                listener(chunks)
+            if meter.ended:
+                break
+        turn.notes += meter.finish(now_ns())
+
+
+class Watchdog:
+    """Ends a turn that exceeds one of its limits.
+
+    It wakes when the nearest limit could expire and looks at the marks: a token costs it nothing. The gap limit
+    counts from text to text, so a server that only sends keep-alive comments is found out.
+    """
+
+    def __init__(self, meter: StreamMeter, timeout: asyncio.Timeout) -> None:
+        self._meter = meter
+        self._timeout = timeout
+        self._started_ns = now_ns()
+        self._kind = ""
+        self._loop = asyncio.get_running_loop()
+        self._look()
+
+    def stop(self) -> None:
+        self._handle.cancel()
+
+    def error(self) -> StreamError:
+        """Return what expired, in words."""
+        limits = self._meter.limits
+        sentences = {
+            "connect_timeout": f"No connection within {limits.connect_s:g} s; is the backend up and reachable?",
+            "first_byte_timeout": f"The backend took the request and said nothing for {limits.first_byte_s:g} s.",
+            "first_event_timeout": f"The backend began an answer but sent no text for {limits.first_byte_s:g} s.",
+            "gap_timeout": f"The backend fell silent for {limits.gap_s:g} s in the middle of its answer.",
+            "total_timeout": f"The answer took longer than the limit of {limits.total_s:g} s and was stopped.",
+        }
+        return StreamError(self._kind, sentences[self._kind])
+
+    def _look(self) -> None:
+        kind, due_ns = self._nearest()
+        left_ns = due_ns - now_ns()
+        if left_ns <= 0:
+            self._kind = kind
+            self._timeout.reschedule(self._loop.time())
+            self._handle = self._loop.call_later(0, _nothing)
+        else:
+            self._handle = self._loop.call_later(left_ns / NS_PER_S, self._look)
+
+    def _nearest(self) -> tuple[str, int]:
+        total_ns = self._started_ns + _ns(self._meter.limits.total_s)
+        kind, due_ns = _phase(self._meter.marks, self._meter.limits, self._started_ns)
+        return (kind, due_ns) if due_ns < total_ns else ("total_timeout", total_ns)
+
+
+def _phase(marks: Marks, limits: Limits, started_ns: int) -> tuple[str, int]:
+    """Return the limit that runs in the present phase and when it expires."""
+    if marks.last_token is not None:
+        return "gap_timeout", marks.last_token + _ns(limits.gap_s)
+    if marks.headers is not None:
+        return "first_event_timeout", marks.headers + _ns(limits.first_byte_s)
+    if marks.sent is not None:
+        return "first_byte_timeout", marks.sent + _ns(limits.first_byte_s)
+    return "connect_timeout", started_ns + _ns(limits.connect_s) + _ns(limits.write_s)
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * NS_PER_S)
+
+
+def _nothing() -> None:
+    pass

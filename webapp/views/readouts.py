@@ -1,0 +1,278 @@
+"""Figures as people read them: every number gets its text, its unit and the key of its definition here, nowhere else.
+
+Works alike on lanes that run and on lanes made again from stored rows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from webapp.core.scenario import Scenario
+from webapp.core.timing import Figures
+from webapp.services.lanes import Lane
+from webapp.services.runs import caption_lags_ms
+from webapp.services.turns import LiveTurn
+
+NA = "n/a"
+NOT_YET = "–"
+THIN = "\u2009"
+NS_PER_MS = 1_000_000
+WINDOW_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    key: str
+    label: str
+    text: str
+    unit: str = ""
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of an answer's time; `x` and `width` in thousandths of the lane's own total. Not `known`: hatched."""
+
+    key: str
+    label: str
+    text: str
+    x: int
+    width: int
+    known: bool
+
+
+def time_text(ms: float | None, missing: str = NA) -> tuple[str, str]:
+    """Return a time's digits and unit, three significant digits, at most six characters."""
+    if ms is None:
+        return missing, ""
+    if ms < 9.995:
+        return f"{ms:.2f}", "ms"
+    if ms < 99.95:
+        return f"{ms:.1f}", "ms"
+    if ms < 999.5:
+        return f"{ms:.0f}", "ms"
+    if ms < 9_995:
+        return f"{ms / 1000:.2f}", "s"
+    return f"{ms / 1000:.1f}", "s"
+
+
+def count_text(value: float | None, missing: str = NA) -> str:
+    """Return a count or a rate: "2 059", "55.2", "n/a"."""
+    if value is None:
+        return missing
+    if value < 99.95 and value != int(value):
+        return f"{value:.1f}"
+    return f"{value:,.0f}".replace(",", THIN)
+
+
+def readout(lane_id: str, lane: Lane | None, scenario: Scenario | None, now_ns: int) -> dict[str, Any]:
+    """Return the context of `_readout.html`: always the same figures in the same order."""
+    figures = lane.turns[-1].figures() if lane is not None and lane.turns else None
+    missing = NA if lane is not None and lane.ended else NOT_YET
+    return {
+        "id": lane_id,
+        "primary": _primary(lane, figures, scenario, now_ns, missing),
+        "secondary": _secondary(lane, figures, now_ns, missing),
+        "phases": phases(lane, now_ns) if lane is not None else [],
+        "server": server_block(lane.turns[-1]) if lane is not None and lane.ended and lane.turns else None,
+    }
+
+
+def _primary(
+    lane: Lane | None, figures: Figures | None, scenario: Scenario | None, now_ns: int, missing: str
+) -> list[Figure]:
+    subject = scenario.figure if scenario else "chat"
+    first = _time("ttft", "TTFT", figures.ttft_ms if figures else None, missing)
+    if subject == "caption_lag":
+        lags = caption_lags_ms(lane) if lane else []
+        first = _time("caption_lag", "Caption lag", sum(lags) / len(lags) if lags else None, missing)
+    elif subject == "agent":
+        done = sum(turn.marks.end is not None for turn in lane.turns) if lane else 0
+        total = len(lane.steps) if lane else len(scenario.steps) if scenario else 0
+        first = Figure("step", "Step", f"{done}/{total}")
+    elif subject == "voice":
+        first = _time("voice_budget", "First words", figures.ttfo_ms if figures else None, missing)
+    return [first, _speed(lane, figures, now_ns, missing), _elapsed(lane, now_ns, missing)]
+
+
+def _speed(lane: Lane | None, figures: Figures | None, now_ns: int, missing: str) -> Figure:
+    if lane is None or figures is None:
+        return Figure("tok_s", "tok/s", missing)
+    if lane.ended:
+        return Figure("tok_s", "tok/s", count_text(figures.tok_s), "", figures.tpot_estimated and bool(figures.tok_s))
+    rate = _rate_so_far(lane.turns[-1], now_ns)
+    return Figure("tok_s", "tok/s", count_text(rate, missing), "", rate is not None)
+
+
+def _rate_so_far(turn: LiveTurn, now_ns: int) -> float | None:
+    """Return the tokens per second from the first token to the newest, estimated until the server has counted."""
+    deltas = turn.meter.deltas
+    if len(deltas) < 2 or deltas[-1].at_ns == deltas[0].at_ns:
+        return None
+    usage = turn.meter.usage
+    counted = usage.completion_tokens if usage else None
+    tokens = counted if counted is not None else turn.meter.estimated_tokens
+    return tokens * (len(deltas) - 1) / len(deltas) / ((deltas[-1].at_ns - deltas[0].at_ns) / 1e9)
+
+
+def _window_rate(turn: LiveTurn, now_ns: int) -> float | None:
+    """Return the tokens per second of the last second: chunks in it, times the mean tokens of a chunk so far."""
+    deltas = turn.meter.deltas
+    if not deltas or now_ns - deltas[0].at_ns < WINDOW_NS:
+        return None
+    inside = len(deltas) - bisect_left(deltas, now_ns - WINDOW_NS, key=lambda delta: delta.at_ns)
+    return inside * turn.meter.estimated_tokens / len(deltas)
+
+
+def _elapsed(lane: Lane | None, now_ns: int, missing: str) -> Figure:
+    """Return the lane's time so far from its first request, and its final one once it has ended."""
+    sent = lane.turns[0].marks.sent if lane is not None and lane.turns else None
+    if lane is None or sent is None:
+        return Figure("elapsed", "Elapsed", missing)
+    if lane.ended:
+        text, unit = time_text((lane.end_ns - sent) / NS_PER_MS if lane.end_ns is not None else None)
+        return Figure("e2e" if len(lane.steps) == 1 else "elapsed", "Total", text, unit)
+    text, unit = time_text((now_ns - sent) / NS_PER_MS)
+    return Figure("elapsed", "Elapsed", text, unit)
+
+
+def _secondary(lane: Lane | None, figures: Figures | None, now_ns: int, missing: str) -> list[Figure]:
+    if lane is None or figures is None:
+        return [Figure(key, label, missing) for key, label in _SECONDARY]
+    ended = lane.ended
+    by_usage = figures.tokens_source == "usage"
+    gaps = figures.icl_ms if ended else None
+    window = None if ended else _window_rate(lane.turns[-1], now_ns)
+    tokens = figures.output_tokens
+    return [
+        _time("ttfo", "TTFO", figures.ttfo_ms, missing),
+        _time("thinking", "Thinking", figures.thinking_ms, missing),
+        _time("tpot", "TPOT", figures.tpot_ms if ended else None, missing, figures.tpot_estimated),
+        _time("icl_p50", "Gap p50", gaps.p50 if gaps else None, missing),
+        _time("icl_p99", "Gap p99", gaps.p99 if gaps else None, missing),
+        Figure("tok_s_window", "tok/s, 1 s", count_text(window, NOT_YET), "", window is not None),
+        Figure("tok_s_e2e", "tok/s e2e", count_text(figures.tok_s_e2e if ended else None, missing), "", not by_usage),
+        Figure("output_tokens", "Tokens", count_text(tokens, missing), "", tokens is not None and not by_usage),
+        Figure("chunks", "Chunks", count_text(figures.chunks)),
+        Figure("tokens_per_chunk", "Per chunk", _per_chunk(figures, missing), "", not by_usage),
+        _cost(figures, missing),
+    ]
+
+
+_SECONDARY = (
+    ("ttfo", "TTFO"),
+    ("thinking", "Thinking"),
+    ("tpot", "TPOT"),
+    ("icl_p50", "Gap p50"),
+    ("icl_p99", "Gap p99"),
+    ("tok_s_window", "tok/s, 1 s"),
+    ("tok_s_e2e", "tok/s e2e"),
+    ("output_tokens", "Tokens"),
+    ("chunks", "Chunks"),
+    ("tokens_per_chunk", "Per chunk"),
+    ("cost", "Cost"),
+)
+
+
+def _time(key: str, label: str, ms: float | None, missing: str, estimated: bool = False) -> Figure:
+    text, unit = time_text(ms, missing)
+    return Figure(key, label, text, unit, estimated and ms is not None)
+
+
+def _per_chunk(figures: Figures, missing: str) -> str:
+    return missing if figures.tokens_per_chunk is None else f"{figures.tokens_per_chunk:.1f}"
+
+
+def _cost(figures: Figures, missing: str) -> Figure:
+    if figures.cost_usd is None:
+        return Figure("cost", "Cost", missing)
+    return Figure("cost", "Cost", f"{figures.cost_usd:.4f}", "$")
+
+
+def phases(lane: Lane, now_ns: int) -> list[Phase]:
+    """Return where the lane's time went, in order, from connection set-up to the last text.
+
+    The wait for the first token is split into network, queue and prefill only where the server reported its own
+    times; otherwise it is one phase that is not known further.
+    """
+    parts: list[tuple[str, str, float, bool]] = []
+    for turn in lane.turns:
+        parts += _phases_of(turn, now_ns)
+    merged: dict[str, tuple[str, float, bool]] = {}
+    for key, label, ms, known in parts:
+        before = merged.get(key, (label, 0.0, True))
+        merged[key] = (label, before[1] + ms, before[2] and known)
+    if tools := _tool_ms(lane):
+        merged["tool"] = ("tools", tools, True)
+    total = sum(ms for _, ms, _ in merged.values())
+    return list(_laid_out(merged.items(), total)) if total > 0 else []
+
+
+def _laid_out(items: Iterable[tuple[str, tuple[str, float, bool]]], total: float) -> Iterable[Phase]:
+    at = 0.0
+    for key, (label, ms, known) in items:
+        text, unit = time_text(ms)
+        x, end = round(at / total * 1000), round((at + ms) / total * 1000)
+        yield Phase(key, label, f"{text} {unit}", x, end - x, known)
+        at += ms
+
+
+def _phases_of(turn: LiveTurn, now_ns: int) -> list[tuple[str, str, float, bool]]:
+    marks = turn.marks
+    found = []
+    if marks.connect is not None and marks.connected is not None:
+        found.append(("connect", "connect", (marks.connected - marks.connect) / NS_PER_MS, True))
+    if marks.sent is None:
+        return found
+    until = marks.end if marks.end is not None else now_ns
+    wait_ms = ((marks.first_token or until) - marks.sent) / NS_PER_MS
+    found += _wait(turn, wait_ms)
+    if marks.first_token is None:
+        return found
+    last = marks.last_token or until
+    answer = marks.first_output if marks.first_output is not None else last
+    if answer > marks.first_token:
+        found.append(("think", "think", (answer - marks.first_token) / NS_PER_MS, True))
+    if last > answer:
+        found.append(("answer", "answer", (last - answer) / NS_PER_MS, True))
+    return found
+
+
+def _wait(turn: LiveTurn, wait_ms: float) -> list[tuple[str, str, float, bool]]:
+    times = turn.meter.server_times.get("Cerebras") or turn.meter.server_times.get("Groq", {})
+    queue, prompt = times.get("queue_time"), times.get("prompt_time")
+    if not isinstance(queue, int | float) or not isinstance(prompt, int | float):
+        return [("prefill", "wait", wait_ms, False)]
+    queue_ms, prompt_ms = queue * 1000, prompt * 1000
+    rest = wait_ms - queue_ms - prompt_ms
+    if queue_ms < 0 or prompt_ms < 0 or rest < 0:  # its clock and ours do not fit together: show what we know
+        return [("prefill", "wait", wait_ms, False)]
+    split = (("network", rest), ("queue", queue_ms), ("prefill", prompt_ms))
+    return [(key, key, ms, True) for key, ms in split]
+
+
+def _tool_ms(lane: Lane) -> float:
+    begun = [state.step for state in lane.pauses if state.name == "tool"]
+    return sum(lane.steps[step].tool_ms for step in begun if step < len(lane.steps))
+
+
+def server_block(turn: LiveTurn) -> dict[str, Any] | None:
+    """Return what the server says of its own times, by vendor, as it said it; None where it said nothing."""
+    for vendor, times in turn.meter.server_times.items():
+        numbers = [(name, value) for name, value in times.items() if isinstance(value, int | float)]
+        figures = [_server_figure(name, value) for name, value in numbers[:8]]
+        if figures:
+            return {"vendor": vendor, "figures": figures}
+    return None
+
+
+def _server_figure(name: str, value: float) -> Figure:
+    label = name.replace("_", " ").removesuffix(" ms")
+    if name.endswith("_time"):  # Cerebras and Groq: seconds
+        return Figure("server", label, *time_text(value * 1000))
+    if name.endswith("_ms"):  # llama.cpp: milliseconds
+        return Figure("server", label, *time_text(value))
+    return Figure("server", label, count_text(value))
