@@ -1,0 +1,210 @@
+// Wires the parts to each other and to the page. What a message means is decided here, what it looks like elsewhere.
+
+import { announce } from "./announce.js";
+import { words } from "./axis.js";
+import * as definitions from "./definitions.js";
+import * as keys from "./keys.js";
+import { RaceStrip } from "./race.js";
+import { patch } from "./readout.js";
+import { endState, Recording } from "./recording.js";
+import { Replay } from "./replay.js";
+import * as settings from "./settings.js";
+import { Socket } from "./socket.js";
+import { TextPane } from "./text.js";
+
+const LINK_WORDS = { connecting: "connecting", live: "connected", offline: "reconnecting", closed: "disconnected" };
+const $ = (id) => document.getElementById(id);
+
+function laneCards() { return [...document.querySelectorAll(".lane[data-lane]")]; }
+
+function rows() {
+  return laneCards().map((card) => {
+    const pick = card.querySelector("select");
+    return { id: card.dataset.lane, letter: card.dataset.letter, label: pick?.selectedOptions[0]?.textContent.trim() ?? "" };
+  });
+}
+
+class Arena {
+  constructor(element) {
+    this.element = element;
+    this.recording = new Recording();
+    this.recording.run = element.dataset.run;
+    this.strip = new RaceStrip($("race"), this.recording, rows);
+    this.text = new TextPane(this.recording);
+    this.replay = new Replay(this.recording, this.strip, {
+      play: $("replay"), word: $("replay-word"), speed: $("replay-speed"), photo: $("photo"), scrub: $("scrub"), leave: $("live"),
+    });
+    this.catchingUp = false;       // between "attached" and the end of what is replayed, nothing is announced
+    this.socket = new Socket(element, { attach: () => this.attachment(), patch });
+    this.socket.addEventListener("json", (event) => this.receive(event.detail));
+    this.socket.addEventListener("swapped", () => this.swapped());
+    this.socket.addEventListener("link", (event) => this.link(event.detail));
+    this.socket.addEventListener("refused", (event) => this.notice("warn", event.detail));
+    this.controls();
+  }
+
+  attachment() {
+    return {
+      arena: this.element.dataset.arena,
+      lanes: laneCards().map((card) => card.querySelector("select").value),
+      run: this.recording.run,
+      have: this.recording.have(),
+    };
+  }
+
+  receive(message) {
+    const handle = { run: this.onRun, state: this.onState, deltas: this.onDeltas, end: this.onEnd, done: this.onDone, error: this.onError, reset: this.onReset, attached: this.onAttached }[message.type];
+    handle?.call(this, message);
+  }
+
+  onAttached(message) {
+    this.element.dataset.arena = message.arena;
+    const running = this.recording.running;
+    if (message.run !== this.recording.run) this.recording.running = false;
+    this.catchingUp = !running;
+    setTimeout(() => { this.catchingUp = false; }, 1000);
+  }
+
+  onRun(message) {
+    const known = message.run === this.recording.run && message.lanes.every(({ lane }) => this.recording.lane(lane, message.run));
+    if (known) return;             // a re-attach tells again what is here already
+    this.replay.leave();
+    this.recording.begin(message, laneCards().map((card) => card.dataset.lane));
+    this.element.dataset.run = message.run;
+    this.strip.reset();
+    this.text.bind();
+    this.running(true);
+    for (const { lane } of message.lanes) this.setState(lane, "waiting");
+  }
+
+  onState(message) {
+    const lane = this.recording.addState(message);
+    if (!lane || lane.end) return;
+    this.setState(lane.id, message.state);
+    this.strip.wake();
+  }
+
+  onDeltas(message) {
+    const before = new Map([...this.recording.lanes].map(([id, lane]) => [id, lane.firstText]));
+    if (this.recording.addDeltas(message, performance.now()).length) this.socket.sendAttach();
+    for (const id of Object.keys(message.lanes)) {
+      const lane = this.recording.lanes.get(id);
+      if (lane && before.get(id) === null && lane.firstText !== null) this.say(`Lane ${lane.letter} started after ${words(lane.firstText - lane.zero)}.`);
+    }
+    this.text.wake();
+    this.strip.wake();
+  }
+
+  onEnd(message) {
+    const lane = this.recording.addEnd(message);
+    if (!lane) return;
+    this.setState(lane.id, endState(message.outcome));
+    const did = { done: "finished", stopped: "was stopped" }[message.outcome] ?? "failed";
+    this.say(`Lane ${lane.letter} ${did} after ${words(message.at_us - lane.zero)}.`);
+    this.strip.wake();
+    this.replay.sync();
+  }
+
+  onDone() {
+    this.running(false);
+    this.strip.wake();
+    this.replay.sync();
+    this.say(document.querySelector(".verdict-line")?.textContent ?? "");
+  }
+
+  onError(message) { this.notice("error", message.message); }
+
+  onReset(message) {
+    this.notice("warn", message.message ?? "The server was restarted. Reload the page to go on.");
+    this.running(false);
+  }
+
+  say(sentence) { if (!this.catchingUp && sentence) announce(sentence); }
+
+  setState(id, state) {
+    const card = $(`lane-${id}`);
+    const chip = $(`state-${id}`);
+    if (!card || !chip) return;
+    card.dataset.state = state;
+    chip.dataset.state = state;
+    chip.querySelector(".state-word").textContent = state;
+  }
+
+  running(on) {
+    this.recording.running = on;
+    document.body.toggleAttribute("data-running", on);
+    this.syncButtons();
+    this.replay.sync();
+  }
+
+  syncButtons() {
+    const on = this.recording.running;
+    if ($("run")) $("run").disabled = on;
+    if ($("stop")) $("stop").disabled = !on;
+  }
+
+  /** Fragments came in: bind to the new nodes and bring them to the present state. */
+  swapped() {
+    this.syncButtons();
+    settings.refresh();
+    for (const [id, lane] of this.recording.lanes) {
+      const card = $(`lane-${id}`);
+      if (card && lane.states.length && card.dataset.state !== lane.state) this.setState(id, lane.state);
+    }
+    this.text.bind();
+    this.strip.wake();
+  }
+
+  link(state) {
+    const dot = $("link");
+    dot.dataset.state = state;
+    dot.querySelector(".link-text").textContent = LINK_WORDS[state];
+  }
+
+  notice(level, sentence) {
+    const line = document.createElement("p");
+    line.className = "notice-line";
+    line.dataset.level = level;
+    const text = document.createElement("span");
+    text.textContent = sentence;
+    const close = document.createElement("button");
+    close.type = "button";
+    close.className = "button small quiet";
+    close.dataset.dismiss = "";
+    close.textContent = "Dismiss";
+    line.append(text, close);
+    $("notice").replaceChildren(line);
+  }
+
+  controls() {
+    $("help-open").addEventListener("click", () => { definitions.hide(); $("help").showModal(); });
+    $("more-figures").addEventListener("click", () => {
+      const all = document.body.toggleAttribute("data-all-figures");
+      $("more-figures").setAttribute("aria-pressed", String(all));
+    });
+    document.addEventListener("click", (event) => {
+      if (event.target.closest("[data-dismiss]")) $("notice").replaceChildren();
+    });
+    document.addEventListener("invalid", (event) => {  // a bad field inside the closed panel could not be shown
+      if (event.target.closest(".settings")) $("settings").open = true;
+    }, true);
+  }
+}
+
+/** The same strip on a stored run's page. */
+async function drawStored(canvas) {
+  const answer = await fetch(canvas.dataset.record);
+  if (!answer.ok) return;
+  const stored = await answer.json();
+  const recording = Recording.from(stored);
+  canvas.dataset.rows = String(stored.lanes.length);
+  new RaceStrip(canvas, recording, () => stored.lanes.map(({ lane, letter, label }) => ({ id: lane, letter, label })));
+}
+
+definitions.watch();
+keys.watch();
+if ($("arena")) {
+  settings.watch();
+  new Arena($("arena"));
+}
+document.querySelectorAll("canvas[data-record]").forEach(drawStored);

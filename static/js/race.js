@@ -1,0 +1,314 @@
+// The race strip: every lane's request, first token, deltas and finish on one time axis, on a canvas, at display rate.
+// A frame costs the same at 20 and at 3,000 tokens a second: deltas are counted into pixel columns once, then columns are drawn.
+
+import { Axis, words } from "./axis.js";
+
+const LETTERS = "ABCDEFGH";
+/** Line pattern per letter, in px: the second way, beside colour, to tell lanes apart. The same as in layout of .lane-line. */
+const PATTERNS = [[], [10, 4], [2, 3], [10, 3, 2, 3], [18, 4], [5, 5], [14, 3, 2, 3, 2, 3], [1, 5]];
+const HEAD = 22;          // px, axis labels
+const FUTURE = 0.22;      // opacity of what comes after the moment shown in a replay
+
+const reduced = matchMedia("(prefers-reduced-motion: reduce)");
+
+class Bins {
+  constructor() { this.key = ""; }
+
+  /** Count the lane's new deltas into columns; start over when the axis has changed. */
+  update(lane, width, end) {
+    const key = `${width} ${end} ${lane.zero}`;
+    if (key !== this.key || lane !== this.lane) {
+      Object.assign(this, { key, lane, done: 0, answer: new Uint16Array(width + 1), thought: new Uint16Array(width + 1) });
+    }
+    const scale = width / end;
+    for (; this.done < lane.at.length; this.done += 1) {
+      const x = ((lane.at[this.done] - lane.zero) * scale) | 0;
+      if (x < 0 || x > width) continue;
+      const bins = lane.kind[this.done] === "c" ? this.answer : this.thought;
+      if (lane.kind[this.done] !== "t" && bins[x] < 65535) bins[x] += 1;
+    }
+  }
+}
+
+export class RaceStrip {
+  /** `rows()` gives the lanes to draw, also before any run: [{id, letter, label}]. */
+  constructor(canvas, recording, rows) {
+    this.canvas = canvas;
+    this.recording = recording;
+    this.rows = rows;
+    this.axis = new Axis({ still: reduced.matches });
+    this.bins = new Map();
+    this.moment = null;      // µs shown by a replay, null = all there is
+    this.asked = false;
+    this.probe = document.createElement("span");
+    this.probe.className = "probe";
+    canvas.after(this.probe);
+    new ResizeObserver(() => this.resize()).observe(canvas);
+    new MutationObserver(() => this.restyle()).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.restyle());
+    reduced.addEventListener("change", () => { this.axis.still = reduced.matches; });
+    this.restyle();
+  }
+
+  restyle() {
+    const colour = (name) => { this.probe.style.color = `var(--${name})`; return getComputedStyle(this.probe).color; };
+    this.ink = colour("ink");
+    this.muted = colour("ink-muted");
+    this.faint = colour("line");
+    this.paper = colour("surface");
+    this.danger = colour("danger");
+    this.lane = [...LETTERS].map((letter) => colour(`lane-${letter.toLowerCase()}-line`));
+    this.chip = [...LETTERS].map((letter) => colour(`lane-${letter.toLowerCase()}`));
+    this.chipInk = [...LETTERS].map((letter) => colour(`lane-${letter.toLowerCase()}-ink`));
+    this.font = getComputedStyle(document.body).fontFamily;
+    this.wake();
+  }
+
+  resize() {
+    const { clientWidth, clientHeight } = this.canvas;
+    const ratio = window.devicePixelRatio || 1;
+    this.width = clientWidth;
+    this.height = clientHeight;
+    this.canvas.width = Math.round(clientWidth * ratio);
+    this.canvas.height = Math.round(clientHeight * ratio);
+    this.ratio = ratio;
+    this.draw();
+  }
+
+  reset() {
+    this.axis.reset();
+    this.bins.clear();
+    this.wake();
+  }
+
+  wake() {
+    if (this.asked) return;
+    this.asked = true;
+    requestAnimationFrame(() => { this.asked = false; this.draw(); });
+  }
+
+  draw() {
+    if (!this.width) return;
+    const now = performance.now();
+    const { recording, axis } = this;
+    const edge = recording.running ? recording.now() : recording.length();
+    if (recording.running) axis.reach(Math.max(edge, recording.length()), now);
+    else if (recording.lanes.size) axis.fit(recording.length(), now);
+    const gliding = axis.glide(now);
+    this.paint(edge);
+    if (recording.running || gliding) this.wake();
+  }
+
+  paint(edge) {
+    const rows = this.rows();
+    const wide = this.width >= 700;
+    this.left = wide ? 148 : 34;
+    this.plot = Math.max(50, Math.floor(this.width - this.left - (wide ? 96 : 74)));
+    this.row = rows.length ? (this.height - HEAD) / rows.length : 0;
+    const c = this.canvas.getContext("2d");
+    this.c = c;
+    c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    c.clearRect(0, 0, this.width, this.height);
+    this.drawAxis();
+    rows.forEach((row, i) => {
+      const y = HEAD + this.row * (i + 0.5);
+      this.drawName(row, y, wide);
+      const lane = this.recording.lanes.get(row.id);
+      if (lane) this.drawLane(lane, LETTERS.indexOf(row.letter), y, edge);
+    });
+    if (this.moment !== null) this.drawMoment();
+  }
+
+  x(us) { return this.left + (us / this.axis.end) * this.plot; }
+
+  type(px, weight = 400) { this.c.font = `${weight} ${px}px ${this.font}`; }
+
+  drawAxis() {
+    const { c } = this;
+    const tick = this.axis.tick(Math.max(2, Math.floor(this.plot / 110)));
+    this.type(12);
+    c.textBaseline = "middle";
+    c.textAlign = "center";
+    c.lineWidth = 1;
+    c.setLineDash([]);
+    for (let us = 0; us <= this.axis.end * 1.0001; us += tick) {
+      const x = Math.round(this.x(us)) + 0.5;
+      c.strokeStyle = this.faint;
+      c.beginPath();
+      c.moveTo(x, HEAD - 4);
+      c.lineTo(x, this.height);
+      c.stroke();
+      c.fillStyle = this.muted;
+      c.fillText(tickWords(us, tick), x, 9);
+    }
+  }
+
+  drawName({ letter, label }, y, wide) {
+    const { c } = this;
+    const i = LETTERS.indexOf(letter);
+    const size = Math.min(18, this.row - 4);
+    c.fillStyle = this.chip[i];
+    c.beginPath();
+    c.roundRect(4, y - size / 2, size, size, 3);
+    c.fill();
+    c.fillStyle = this.chipInk[i];
+    c.textAlign = "center";
+    this.type(12, 700);
+    c.fillText(letter, 4 + size / 2, y + 0.5);
+    if (!wide) return;
+    c.textAlign = "left";
+    c.fillStyle = this.muted;
+    this.type(12);
+    c.fillText(clip(c, label, this.left - 44), 30, y + 0.5);
+  }
+
+  drawLane(lane, i, y, edge) {
+    const start = lane.states.find((s) => s.state !== "waiting")?.at;
+    if (start === undefined) return;
+    const from = start - lane.zero;
+    const last = lane.end ? lane.end.at - lane.zero : Math.max(from, this.recording.running ? edge : lane.at.at(-1) ?? from);
+    this.drawWait(lane, i, y, from, last);
+    this.drawDeltas(lane, i, y);
+    if (lane.steps > 1) this.drawSteps(lane, i, y);
+    if (lane.firstText !== null) this.drawFirst(lane.firstText - lane.zero, i, y);
+    if (lane.end) this.drawEnd(lane, i, y, last);
+  }
+
+  /** The thin patterned line from the request to where the lane is now. */
+  drawWait(lane, i, y, from, to) {
+    const { c } = this;
+    c.strokeStyle = this.lane[i];
+    c.lineWidth = 2;
+    c.setLineDash(PATTERNS[i]);
+    c.beginPath();
+    c.moveTo(this.x(from), y);
+    c.lineTo(Math.min(this.x(to), this.left + this.plot), y);
+    c.stroke();
+    c.setLineDash([]);
+    c.beginPath();
+    c.moveTo(this.x(from), y - 5);
+    c.lineTo(this.x(from), y + 5);
+    c.stroke();
+  }
+
+  drawDeltas(lane, i, y) {
+    let bins = this.bins.get(lane.id);
+    if (!bins) this.bins.set(lane.id, (bins = new Bins()));
+    bins.update(lane, this.plot, this.axis.end);
+    const tall = Math.max(8, this.row * 0.68);
+    this.drawBins(bins.thought, i, y, tall * 0.42, 0.75);
+    this.drawBins(bins.answer, i, y, tall, 1);
+  }
+
+  /** Runs of equally dense neighbours become one rectangle. */
+  drawBins(bins, i, y, tall, strength) {
+    const { c } = this;
+    c.fillStyle = this.lane[i];
+    const cut = this.moment === null ? Infinity : (this.moment / this.axis.end) * this.plot;
+    for (let x = 0; x < bins.length;) {
+      const level = Math.min(bins[x], 4);
+      const after = x > cut;
+      let to = x + 1;
+      while (to < bins.length && Math.min(bins[to], 4) === level && (to > cut) === after) to += 1;
+      if (level) {
+        c.globalAlpha = strength * (0.55 + 0.15 * (level - 1)) * (after ? FUTURE : 1);
+        const sole = to - x === 1 && !bins[to]; // a lone tick is drawn a little wider: it must be seen from afar
+        c.fillRect(this.left + x, y - tall / 2, sole ? 1.5 : to - x, tall);
+      }
+      x = to;
+    }
+    c.globalAlpha = 1;
+  }
+
+  drawSteps(lane, i, y) {
+    const { c } = this;
+    this.type(12, 600);
+    c.textAlign = "center";
+    c.textBaseline = "middle";
+    let free = -Infinity;
+    const seen = new Set();
+    for (const { at, step } of lane.states) {
+      if (!step || seen.has(step)) continue;
+      seen.add(step);
+      const x = this.x(at - lane.zero);
+      c.fillStyle = this.ink;
+      c.fillRect(x - 0.75, y - this.row / 2 + 2, 1.5, this.row - 4);
+      if (x < free || this.row < 24) continue;
+      free = x + 14;
+    }
+  }
+
+  drawFirst(at, i, y) {
+    const { c } = this;
+    c.beginPath();
+    c.arc(this.x(at), y, Math.min(5, this.row / 4), 0, 2 * Math.PI);
+    c.fillStyle = this.paper;
+    c.fill();
+    c.strokeStyle = this.lane[i];
+    c.lineWidth = 2.5;
+    c.stroke();
+  }
+
+  /** The finish: a flag for done, a square for stopped, a cross for failed; beside it the time. */
+  drawEnd(lane, i, y, at) {
+    const { c } = this;
+    const x = this.x(at);
+    const r = Math.min(6, this.row / 4);
+    const tone = lane.failed ? this.danger : this.lane[i];
+    c.strokeStyle = tone;
+    c.fillStyle = tone;
+    c.lineWidth = 2;
+    c.beginPath();
+    if (lane.failed) {
+      c.moveTo(x, y - r); c.lineTo(x + 2 * r, y + r); c.moveTo(x + 2 * r, y - r); c.lineTo(x, y + r);
+      c.stroke();
+    } else if (lane.end.outcome === "stopped") {
+      c.fillRect(x + 1, y - r, 2 * r, 2 * r);
+    } else {
+      c.moveTo(x + 1, y + this.row * 0.38); c.lineTo(x + 1, y - this.row * 0.38);
+      c.lineTo(x + 11, y - this.row * 0.38 + 4); c.lineTo(x + 1, y - this.row * 0.38 + 8);
+      c.stroke();
+      c.fill();
+    }
+    c.textAlign = "left";
+    c.fillStyle = this.ink;
+    this.type(14, 600);
+    c.fillText(words(at), x + 17, y + 0.5);
+  }
+
+  drawMoment() {
+    const { c } = this;
+    const x = Math.round(this.x(this.moment)) + 0.5;
+    c.strokeStyle = this.ink;
+    c.lineWidth = 1.5;
+    c.setLineDash([]);
+    c.beginPath();
+    c.moveTo(x, 16);
+    c.lineTo(x, this.height);
+    c.stroke();
+    const text = words(this.moment);
+    this.type(12, 700);
+    const wide = c.measureText(text).width + 12;
+    const at = Math.min(Math.max(x - wide / 2, this.left - 20), this.width - wide);
+    c.fillStyle = this.ink;
+    c.beginPath();
+    c.roundRect(at, 0, wide, 18, 4);
+    c.fill();
+    c.fillStyle = this.paper;
+    c.textAlign = "center";
+    c.fillText(text, at + wide / 2, 9.5);
+  }
+}
+
+function tickWords(us, tick) {
+  if (us === 0) return "0";
+  if (tick < 1e6 && us < 1e6) return `${Math.round(us / 1000)} ms`;
+  return `${(us / 1e6).toFixed(tick < 1e5 ? 2 : tick < 1e6 ? 1 : 0)} s`;
+}
+
+function clip(c, text, width) {
+  if (c.measureText(text).width <= width) return text;
+  let end = text.length;
+  while (end > 1 && c.measureText(`${text.slice(0, end)}…`).width > width) end -= 1;
+  return `${text.slice(0, end).trimEnd()}…`;
+}

@@ -1,0 +1,175 @@
+// Another look at a run: any moment of it, slow motion, and the photo finish. Works from the recorded deltas only, sends nothing.
+
+import { figure, words } from "./axis.js";
+import { freeze, thaw } from "./readout.js";
+import { Follow, LaneText } from "./text.js";
+
+export class Replay {
+  constructor(recording, strip, controls) {
+    this.recording = recording;
+    this.strip = strip;
+    this.controls = controls;   // {play, word, speed, photo, scrub, clock}
+    this.moment = null;         // µs, null = not replaying
+    this.playing = false;
+    this.panes = new Map();
+    controls.play.addEventListener("click", () => this.toggle());
+    controls.photo.addEventListener("click", () => this.photo());
+    controls.leave.addEventListener("click", () => this.leave());
+    controls.scrub.addEventListener("input", () => this.scrubbed());
+    this.sync();
+  }
+
+  get active() { return this.moment !== null; }
+
+  toggle() {
+    if (this.playing) { this.pause(); return; }
+    const over = !this.active || this.moment >= this.recording.length();
+    if (over) this.show(0);
+    this.playing = true;
+    this.since = performance.now();
+    this.began = this.moment;
+    this.sync();
+    requestAnimationFrame(() => this.tick());
+  }
+
+  pause() {
+    this.playing = false;
+    this.sync();
+  }
+
+  tick() {
+    if (!this.playing) return;
+    const speed = Number(this.controls.speed.value);
+    const now = performance.now();
+    this.began += (now - this.since) * 1000 * speed;
+    this.since = now;
+    const end = this.recording.length();
+    this.show(Math.min(this.began, end));
+    if (this.moment >= end) this.pause();
+    else requestAnimationFrame(() => this.tick());
+  }
+
+  /** Every lane at the instant at which the fastest ended; pressed again, back. */
+  photo() {
+    const at = this.recording.photoFinish();
+    if (at === null) return;
+    if (this.active && !this.playing && this.moment === at) { this.leave(); return; }
+    this.pause();
+    this.show(at);
+  }
+
+  scrubbed() {
+    const { scrub } = this.controls;
+    this.pause();
+    this.show((Number(scrub.value) / Number(scrub.max)) * this.recording.length());
+  }
+
+  show(moment) {
+    this.moment = moment;
+    document.body.dataset.replay = "";
+    for (const lane of this.recording.lanes.values()) this.showLane(lane);
+    this.strip.moment = moment;
+    this.strip.wake();
+    this.sync();
+  }
+
+  showLane(lane) {
+    const host = document.getElementById(`replay-${lane.id}`);
+    if (!host) return;
+    let pane = this.panes.get(lane.id);
+    if (!pane || pane.host !== host || pane.lane !== lane) {
+      pane = newPane(host, lane);
+      this.panes.set(lane.id, pane);
+    }
+    const count = lane.countUntil(this.moment);
+    if (count < pane.count) { pane.text.reset(); pane.count = 0; }
+    for (; pane.count < count; pane.count += 1) {
+      const i = pane.count;
+      if (lane.kind[i] !== "t") pane.text.push(lane.kind[i], lane.text[i], lane.step[i]);
+    }
+    pane.text.flush(Infinity);
+    pane.follow.settle();
+    const values = this.figures(lane, count);
+    freeze(lane.id, values);
+    pane.note.textContent = note(lane, count, this.moment);
+  }
+
+  /** What can be known of a lane at the moment: marks are exact, counts are shares of the final count. */
+  figures(lane, count) {
+    const request = lane.states.find((s) => s.state === "prefill" || s.state === "connecting")?.at ?? 0;
+    const over = lane.end && lane.end.at - lane.zero <= this.moment;
+    const at = Math.min(this.moment + lane.zero, lane.end?.at ?? Infinity);
+    const total = lane.end?.figures.output_tokens ?? null;
+    const share = total === null ? null : lane.charsUntil(count) / Math.max(1, lane.charsUntil(lane.at.length));
+    const tokens = share === null ? null : Math.round(total * share);
+    const flow = lane.firstText === null ? 0 : at - lane.firstText;
+    const speed = tokens && flow > 0 ? Math.round(tokens / (flow / 1e6)) : null;
+    const elapsed = figure(at - lane.zero);
+    const seen = (mark) => (mark !== null && mark <= at ? figure(mark - request) : undefined);
+    return {
+      ttft: known(lane.end?.figures.ttft_ms, seen(lane.firstText)),
+      ttfo: known(lane.end?.figures.ttfo_ms, seen(lane.firstAnswer)),
+      tok_s: speed === null ? undefined : { text: over ? rate(lane.end.figures.tok_s ?? speed) : rate(speed), unit: "tok/s", estimated: !over },
+      elapsed, e2e: elapsed,
+      step: { text: `${new Set(lane.step.slice(0, count)).size}`, unit: `of ${lane.steps}` },
+      output_tokens: tokens === null ? undefined : { text: String(tokens), unit: "", estimated: !over },
+      chunks: { text: String(count), unit: "" },
+    };
+  }
+
+  leave() {
+    if (!this.active) return;
+    this.playing = false;
+    this.moment = null;
+    delete document.body.dataset.replay;
+    for (const pane of this.panes.values()) pane.host.replaceChildren();
+    this.panes.clear();
+    thaw();
+    this.strip.moment = null;
+    this.strip.wake();
+    this.sync();
+  }
+
+  /** Controls follow the state. */
+  sync() {
+    const { play, word, speed, photo, scrub, leave } = this.controls;
+    const finish = this.recording.photoFinish();
+    const over = !this.recording.running && this.recording.length() > 0;
+    play.disabled = speed.disabled = scrub.disabled = !over;
+    photo.disabled = finish === null;
+    leave.hidden = !this.active;
+    play.dataset.playing = String(this.playing);
+    word.textContent = this.playing ? "Pause" : "Replay";
+    photo.setAttribute("aria-pressed", String(this.active && !this.playing && this.moment === finish));
+    const share = this.active && this.recording.length() ? this.moment / this.recording.length() : 1;
+    scrub.value = String(Math.round(share * Number(scrub.max)));
+    scrub.setAttribute("aria-valuetext", this.active ? words(this.moment) : "the end");
+  }
+}
+
+function newPane(host, lane) {
+  host.replaceChildren();
+  const noteBox = document.createElement("p");
+  noteBox.className = "replay-note";
+  const box = document.createElement("div");
+  host.append(noteBox, box);
+  const follow = new Follow(host.closest(".lane-text"));
+  return { host, lane, note: noteBox, text: new LaneText(box, { steps: lane.steps }), count: 0, follow };
+}
+
+function note(lane, count, moment) {
+  if (lane.end && lane.end.at - lane.zero <= moment) return lane.end.outcome === "done" ? "finished" : lane.end.outcome;
+  if (!count) return "nothing yet";
+  if (!lane.end) return "under way";
+  return `${Math.floor((100 * lane.charsUntil(count)) / Math.max(1, lane.charsUntil(lane.at.length)))} % of its answer`;
+}
+
+/** The server's figure once its mark has passed, else nothing. */
+function known(ms, seen) {
+  if (!seen) return undefined;
+  return ms == null ? seen : figure(ms * 1000);
+}
+
+function rate(value) {
+  return value >= 100 ? String(Math.round(value)) : value.toFixed(1);
+}
