@@ -2,6 +2,7 @@
 
 `scripted`   every habit and every fault of a server, chosen by the request's `model`; all is recorded
 `expected`   what a turn against each scenario must come to: outcome, kind of error, text kept
+`replay`     the recorded answers of real servers; `capture` records them
 `reference`  a fast stream with the time of writing inside each token, in a process of its own
 
 Faults that are not an answer have a helper instead of a model name:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.upstreams.faults import PARTIAL_TEXT
+from tests.upstreams.replay import CAPTURES, DATA, content, output_tokens
 from tests.upstreams.streams import FAST_TOKENS, INVALID_TEXT
 from tests.upstreams.wire import REASONING, TEXT, TOKENS, UNICODE_TEXT
 
@@ -52,6 +54,8 @@ EXPECTED: dict[str, Expected] = {
     "ok-role-first": done(output_tokens=N),
     "ok-crlf": done(),
     "ok-comments": done(output_tokens=N),
+    "ok-llamacpp": done(output_tokens=N),
+    "ok-transformers": done(output_tokens=N),
     "ok-nodone": done(),  # with a note: no end marker
     "ok-timings": done(output_tokens=N),
     "ok-timeinfo": done(output_tokens=N),
@@ -97,6 +101,7 @@ EXPECTED: dict[str, Expected] = {
     "fault-u17-done": error("upstream_error", PARTIAL_TEXT),
     "fault-u17-event": error("upstream_error", PARTIAL_TEXT),
     "fault-u17-plain": error("upstream_error", PARTIAL_TEXT),
+    "fault-u17-string": error("upstream_error", PARTIAL_TEXT),  # as Transformers does
     "fault-u17-router": error("upstream_error", PARTIAL_TEXT),
     "fault-u18": done(),  # one bad event counted
     "fault-u18-many": error("protocol", PARTIAL_TEXT),  # the sixth bad event ends it
@@ -132,4 +137,31 @@ EXPECTED: dict[str, Expected] = {
     "fault-u34-notype": done(),
     "fault-u34-100": done(output_tokens=N),
     "fault-u34-103": done(output_tokens=N),
+}
+
+LLAMA_CPP, TRANSFORMERS = "real-llamacpp-0c1e570", "real-transformers-5.23.0"
+
+EXPECTED |= {
+    f"{LLAMA_CPP}-bad-field": error("bad_request"),
+    f"{LLAMA_CPP}-bad-json": error("http_status"),  # 500 for our own mistake
+    f"{LLAMA_CPP}-too-long": error("bad_request"),
+    f"{LLAMA_CPP}-whole": error("not_a_stream"),
+    f"{LLAMA_CPP}-wrong-path": error("not_found"),
+    f"{TRANSFORMERS}-bad-field": error("http_status"),
+    f"{TRANSFORMERS}-bad-json": error("bad_request"),
+    f"{TRANSFORMERS}-no-token": error("upstream_error"),
+    f"{TRANSFORMERS}-unknown-field": error("bad_request"),
+    f"{TRANSFORMERS}-unknown-model": error("http_status"),
+    f"{TRANSFORMERS}-whole": error("not_a_stream"),
+    f"{TRANSFORMERS}-wrong-path": error("not_found"),
+}
+
+
+def recorded(file: str) -> Expected:
+    body = (DATA / file).read_bytes()
+    return done(content(body), output_tokens(body), content(body, "reasoning_content"))
+
+
+EXPECTED |= {
+    f"real-{Path(file).stem}": recorded(file) for file in CAPTURES if f"real-{Path(file).stem}" not in EXPECTED
 }

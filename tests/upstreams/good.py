@@ -106,6 +106,28 @@ async def comments(x: Exchange) -> None:
     await x.finish(len(TOKENS))
 
 
+async def llama_cpp(x: Exchange) -> None:
+    """llama.cpp's server: the role chunk's content is null, and it shares one write with the first text."""
+    await x.begin()
+    role = wire.event(wire.chunk({"role": "assistant", "content": None}))
+    await x.send(role + wire.event(wire.chunk({"content": TOKENS[0]})), TOKENS[0])
+    await x.pause()
+    await x.tokens(TOKENS[1:])
+    await x.finish(len(TOKENS))
+
+
+async def transformers(x: Exchange) -> None:
+    """Transformers' server: role without content, no finish_reason until there is one, usage unasked, no marker."""
+    await x.begin()
+    for delta in ({"role": "assistant"}, *({"content": token} for token in TOKENS)):
+        payload = {"object": "chat.completion.chunk", "choices": [{"delta": delta, "index": 0}]}
+        await x.send(wire.event(payload), delta.get("content", ""))
+        await x.pause()
+    last = {"choices": [{"delta": {}, "index": 0, "finish_reason": "stop"}], "usage": wire.usage(len(TOKENS))}
+    await x.send(wire.event(last))
+    await x.end()
+
+
 async def no_done(x: Exchange) -> None:
     """A finish reason, then the end of the body: no end marker."""
     await x.begin()
@@ -161,6 +183,8 @@ GOOD: dict[str, Scenario] = {
     "ok-role-first": role_first,
     "ok-crlf": crlf,
     "ok-comments": comments,
+    "ok-llamacpp": llama_cpp,
+    "ok-transformers": transformers,
     "ok-nodone": no_done,
     "ok-timings": timings,
     "ok-timeinfo": time_info,

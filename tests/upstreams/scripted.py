@@ -14,10 +14,11 @@ from tests.upstreams import wire
 from tests.upstreams.exchange import Connection, Exchange, Request
 from tests.upstreams.faults import HTTP_FAULTS
 from tests.upstreams.good import GOOD, Scenario
+from tests.upstreams.replay import REPLAYS
 from tests.upstreams.streams import STREAM_FAULTS
 from tests.upstreams.tls import Authority
 
-SCENARIOS: dict[str, Scenario] = {**GOOD, **HTTP_FAULTS, **STREAM_FAULTS}
+SCENARIOS: dict[str, Scenario] = {**GOOD, **HTTP_FAULTS, **STREAM_FAULTS, **REPLAYS}
 GAP_S = 0.005
 
 

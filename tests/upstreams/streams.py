@@ -187,6 +187,7 @@ STREAM_FAULTS: dict[str, Scenario] = {
     "fault-u17-done": lambda x: broken_off(x, ERROR_EVENT, wire.DONE),
     "fault-u17-event": lambda x: broken_off(x, b"event: error\n" + ERROR_EVENT),
     "fault-u17-plain": lambda x: broken_off(x, b"event: error\ndata: out of memory\n\n"),
+    "fault-u17-string": lambda x: broken_off(x, event({"error": "`max_new_tokens` must be greater than 0"})),
     "fault-u17-router": lambda x: broken_off(x, ROUTER_ERROR, wire.DONE),
     "fault-u18": lambda x: around(x, BAD_JSON),
     "fault-u18-many": lambda x: around(x, *[BAD_JSON] * 6),
