@@ -78,7 +78,7 @@ def thoughts(answer: Answer, about_tokens: int) -> Iterator[str]:
 
 
 def until_stop(tokens: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
-    """Yield tokens up to, and without, the first of the stop texts, even one across tokens."""
+    """Yield tokens up to, and without, the stop text that is complete first, even one across tokens."""
     if not stops:
         yield from tokens
         return
@@ -88,9 +88,9 @@ def until_stop(tokens: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
     for token in tokens:
         waiting.append(token)
         held += token
-        found = [at for stop in stops if (at := held.find(stop)) >= 0]
-        if found:
-            yield from _cut(waiting, min(found))
+        ends = [(at + len(stop), at) for stop in stops if (at := held.find(stop)) >= 0]
+        if ends:
+            yield from _cut(waiting, min(ends)[1])
             return
         while waiting and len(held) - len(waiting[0]) >= hold:
             first = waiting.popleft()

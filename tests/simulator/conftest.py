@@ -1,0 +1,33 @@
+"""A simulator on a real socket, and a client for it."""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.simulator.examples import PROFILES
+from webapp.simulator.answers import load_book
+from webapp.simulator.server import build_app
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[str]:
+    """Serve the example profiles on a free port; yield the address."""
+    runner = web.AppRunner(
+        build_app(PROFILES, load_book()), handler_cancellation=True, access_log=None, shutdown_timeout=0.1
+    )
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}"
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def client(simulator: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """Yield a client of the simulator with a single connection, so that broken framing shows."""
+    connector = aiohttp.TCPConnector(limit=1)
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with aiohttp.ClientSession(simulator, connector=connector, timeout=timeout) as session:
+        yield session

@@ -1,0 +1,77 @@
+"""A quick profile without chance in it, requests for it, and a reader of event streams."""
+
+from typing import Any
+
+import orjson
+
+from webapp.simulator.profile import Profile, from_table
+from webapp.simulator.request import ChatRequest, parse_chat
+
+TABLE: dict[str, Any] = {
+    "slug": "quick",
+    "label": "Quick",
+    "hardware": "none",
+    "model": "m",
+    "family": "m",
+    "devices": 1,
+    "tok_s": 2000.0,
+    "api_ms": 5.0,
+    "ttft_base_ms": 1.0,
+    "prefill_tok_s": 10_000.0,
+    "jitter_sigma": 0.0,
+    "api_sigma": 0.0,
+    "source": "this test",
+    "date": "2026-11-22",
+    "status": "A",
+    "error": "none",
+    "confidence": "H",
+}
+
+
+def profile(**changes: Any) -> Profile:
+    return from_table({**TABLE, **changes}, "example")
+
+
+def thinking(**changes: Any) -> Profile:
+    table = {"slug": "thinking", "reasoning_field": "reasoning", "reasoning_tokens": 40, **changes}
+    return profile(**table)
+
+
+PROFILES = {
+    example.slug: example
+    for example in (
+        profile(),
+        thinking(),
+        thinking(slug="older", reasoning_field="reasoning_content"),
+        profile(slug="bursty", chunk_tokens=5),
+        profile(slug="slow", tok_s=5.0),
+    )
+}
+
+
+def body(prompt: str = "hello", **fields: Any) -> dict[str, Any]:
+    return {"model": "quick", "messages": [{"role": "user", "content": prompt}], **fields}
+
+
+def asked(prompt: str = "hello", **fields: Any) -> ChatRequest:
+    return parse_chat(orjson.dumps(body(prompt, **fields)), PROFILES)
+
+
+def events(stream: bytes) -> list[Any]:
+    """Return the decoded events of a whole stream; the end marker as the text it is."""
+    found = [part.removeprefix(b"data: ") for part in stream.split(b"\n\n") if part]
+    return ["[DONE]" if part == b"[DONE]" else orjson.loads(part) for part in found]
+
+
+def text_of(found: list[Any], field: str = "content") -> str:
+    return "".join(
+        choice["delta"].get(field, "")
+        for event in found
+        if isinstance(event, dict)
+        for choice in event.get("choices", ())
+    )
+
+
+def sims(found: list[Any]) -> list[dict[str, int]]:
+    """Return the simulated truth of each text chunk."""
+    return [event["sim"] for event in found if isinstance(event, dict) and "due_us" in event.get("sim", {})]

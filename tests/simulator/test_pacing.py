@@ -1,0 +1,159 @@
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.simulator.clocks import FakeClock
+from webapp.simulator.pacing import FLOOR_NS, Alarm, Pacer, ThreadAlarm, TimerfdAlarm
+
+MS = 1_000_000
+
+
+class Metronome:
+    """Wants to be called every `period_ns`, `beats` times, and remembers when it was."""
+
+    def __init__(self, first_ns: int, period_ns: int, beats: int) -> None:
+        self.due_ns = [first_ns + beat * period_ns for beat in range(beats)]
+        self.called: list[tuple[int, int]] = []  # time, how many beats were due
+
+    def fire(self, now_ns: int) -> int | None:
+        due = [at_ns for at_ns in self.due_ns if at_ns <= now_ns]
+        self.due_ns = self.due_ns[len(due) :]
+        self.called.append((now_ns, len(due)))
+        return self.due_ns[0] if self.due_ns else None
+
+
+async def started(pacer: Pacer, *metronomes: Metronome) -> list["asyncio.Task[None]"]:
+    tasks = [asyncio.create_task(pacer.run(one.due_ns[0], one.fire)) for one in metronomes]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def paced(clock: FakeClock) -> Pacer:
+    return Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns)
+
+
+async def test_everything_happens_exactly_when_it_is_due() -> None:
+    clock = FakeClock()
+    metronome = Metronome(clock.at_ns + 5 * MS, MS, beats=10)
+    due_ns = list(metronome.due_ns)
+    (task,) = await started(paced(clock), metronome)
+    clock.advance(clock.at_ns + 100 * MS)
+    await task
+    assert metronome.called == [(at_ns, 1) for at_ns in due_ns]
+
+
+async def test_a_late_tick_catches_up_and_shifts_nothing_after_it() -> None:
+    clock = FakeClock()
+    metronome = Metronome(clock.at_ns + MS, MS, beats=10)
+    due_ns = list(metronome.due_ns)
+    (task,) = await started(paced(clock), metronome)
+    clock.at_ns = due_ns[3] + 10  # the loop was busy elsewhere
+    clock.advance(clock.at_ns)
+    clock.advance(clock.at_ns + 100 * MS)
+    await task
+    assert metronome.called[0] == (due_ns[3] + 10, 4)
+    assert [at_ns for at_ns, _ in metronome.called[1:]] == due_ns[4:]
+
+
+async def test_ticks_keep_their_distance_and_lose_nothing() -> None:
+    clock = FakeClock()
+    first_ns = clock.at_ns + MS
+    metronomes = [Metronome(first_ns + offset * 7_000, 50_000, beats=100) for offset in range(8)]
+    tasks = await started(paced(clock), *metronomes)
+    clock.advance(clock.at_ns + 100 * MS)
+    await asyncio.gather(*tasks)
+    gaps = [later - earlier for earlier, later in zip(clock.rung_ns, clock.rung_ns[1:], strict=False)]
+    assert min(gaps) >= FLOOR_NS
+    assert all(sum(count for _, count in one.called) == 100 for one in metronomes)
+    assert len(clock.rung_ns) < 60  # 800 beats over 5 ms
+
+
+async def test_an_earlier_appointment_moves_the_alarm_forward() -> None:
+    clock = FakeClock()
+    pacer = paced(clock)
+    start_ns = clock.at_ns
+    late, early = Metronome(start_ns + 50 * MS, MS, 1), Metronome(start_ns + 2 * MS, MS, 1)
+    tasks = await started(pacer, late, early)
+    clock.advance(start_ns + 2 * MS)
+    await tasks[1]
+    assert early.called == [(start_ns + 2 * MS, 1)]
+    assert not late.called
+    clock.advance(start_ns + 50 * MS)
+    await tasks[0]
+
+
+async def test_one_that_fails_ends_alone() -> None:
+    clock = FakeClock()
+    pacer = paced(clock)
+
+    def fail(now_ns: int) -> int | None:
+        raise RuntimeError("broken")
+
+    failing = asyncio.create_task(pacer.run(clock.at_ns + MS, fail))
+    metronome = Metronome(clock.at_ns + MS, MS, beats=3)
+    (task,) = await started(pacer, metronome)
+    clock.advance(clock.at_ns + 10 * MS)
+    with pytest.raises(RuntimeError, match="broken"):
+        await failing
+    await task
+    assert len(metronome.called) == 3
+    assert pacer.active == 0
+
+
+async def test_one_that_is_cancelled_is_never_called_again() -> None:
+    clock = FakeClock()
+    pacer = paced(clock)
+    metronome = Metronome(clock.at_ns + MS, MS, beats=10)
+    (task,) = await started(pacer, metronome)
+    clock.advance(clock.at_ns + 2 * MS)
+    assert pacer.active == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert pacer.active == 0
+    clock.advance(clock.at_ns + 100 * MS)
+    assert len(metronome.called) == 2
+
+
+async def test_one_that_asks_for_the_past_cannot_hold_up_the_tick() -> None:
+    clock = FakeClock()
+    calls: list[int] = []
+
+    def greedy(now_ns: int) -> int | None:
+        calls.append(now_ns)
+        return 0 if len(calls) < 5 else None
+
+    task = asyncio.create_task(paced(clock).run(clock.at_ns, greedy))
+    await asyncio.sleep(0)
+    clock.advance(clock.at_ns)
+    assert len(calls) == 1
+    clock.advance(clock.at_ns + MS)
+    await task
+    assert len(calls) == 5
+
+
+async def test_closing_cancels_whoever_still_waits() -> None:
+    clock = FakeClock()
+    pacer = paced(clock)
+    (task,) = await started(pacer, Metronome(clock.at_ns + MS, MS, 1))
+    pacer.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert clock.closed
+
+
+@pytest.mark.parametrize("make_alarm", [TimerfdAlarm, ThreadAlarm])
+async def test_a_real_alarm_never_rings_early(
+    make_alarm: Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Alarm],
+) -> None:
+    pacer = Pacer(asyncio.get_running_loop(), make_alarm)
+    start_ns = time.monotonic_ns()
+    metronomes = [Metronome(start_ns + 2 * MS, MS, beats=20), Metronome(start_ns + MS, 3 * MS, beats=5)]
+    due_ns = [list(one.due_ns) for one in metronomes]
+    await asyncio.wait_for(asyncio.gather(*(pacer.run(one.due_ns[0], one.fire) for one in metronomes)), 5)
+    pacer.close()
+    for one, dues in zip(metronomes, due_ns, strict=True):
+        assert sum(count for _, count in one.called) == len(dues)
+        assert one.called[0][0] >= dues[0]
+        assert all(count > 0 for _, count in one.called)

@@ -1,0 +1,241 @@
+import asyncio
+import io
+from statistics import median
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from tests.simulator.examples import PROFILES, body, events, sims, text_of
+from webapp.simulator.answers import load_book
+from webapp.simulator.server import BODY_LIMIT
+from webapp.simulator.text import split_tokens
+
+CHAT = "/v1/chat/completions"
+USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+async def stream(client: aiohttp.ClientSession, prompt: str = "Write a haiku", **fields: Any) -> list[Any]:
+    async with client.post(CHAT, json=body(prompt, stream=True, **fields)) as response:
+        assert response.status == 200
+        assert response.content_type == "text/event-stream"
+        assert response.headers["X-Simulated"] == "1"
+        return events(await response.read())
+
+
+async def test_it_says_what_it_serves(client: aiohttp.ClientSession) -> None:
+    async with client.get("/healthz") as response:
+        assert await response.json() == {"status": "ok", "profiles": list(PROFILES), "streams": 0}
+    async with client.get("/v1/models") as response:
+        listed = await response.json()
+    assert [entry["id"] for entry in listed["data"]] == list(PROFILES)
+    assert listed["data"][0]["sim"]["source"] == "this test"
+    async with client.get("/v1/models/quick") as response:
+        assert (await response.json())["id"] == "quick"
+
+
+async def test_chunks_leave_when_they_are_due_never_before(client: aiohttp.ClientSession) -> None:
+    found = await stream(client, max_tokens=400, ignore_eos=True)
+    truths = sims(found)
+    arrived_ns = found[0]["sim"]["arrived_ns"]
+    late_us = [(truth["sent_ns"] - arrived_ns) / 1000 - truth["due_us"] for truth in truths]
+    assert min(late_us) >= 0
+    assert median(late_us) < 5_000  # of 200,000; sleeps of 0.5 ms each would end 200,000 late
+    assert median(late_us[-100:]) - median(late_us[:100]) < 5_000
+    assert [truth["due_us"] for truth in truths] == [6_400 + 500 * step for step in range(400)]
+
+
+async def test_usage_counts_exactly_what_was_sent(client: aiohttp.ClientSession) -> None:
+    found = await stream(client, model="thinking", stream_options={"include_usage": True})
+    usage = found[-2]
+    thought, text = text_of(found, "reasoning"), text_of(found)
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == len(sims(found))
+    assert usage["usage"]["completion_tokens_details"]["reasoning_tokens"] == len(split_tokens(thought))
+    assert text == load_book().find("haiku").text
+    counts = usage["usage"]
+    assert counts["total_tokens"] == counts["prompt_tokens"] + counts["completion_tokens"]
+
+
+async def test_usage_is_not_sent_unasked(client: aiohttp.ClientSession) -> None:
+    assert not any("usage" in event for event in await stream(client) if isinstance(event, dict))
+
+
+async def test_time_info_agrees_with_the_due_times(client: aiohttp.ClientSession) -> None:
+    found = await stream(client, stream_options={"include_usage": True})
+    info, truths = found[-2]["time_info"], sims(found)
+    assert info["total_time"] == pytest.approx(truths[-1]["due_us"] / 1e6, abs=1e-6)
+    assert info["completion_time"] == pytest.approx((truths[-1]["due_us"] - truths[0]["due_us"]) / 1e6, abs=2e-6)
+    assert info["queue_time"] == 0
+    assert info["prompt_time"] == pytest.approx(0.0014)  # 1 ms and 4 tokens at 10,000 a second
+
+
+@pytest.mark.parametrize(("slug", "field"), [("thinking", "reasoning"), ("older", "reasoning_content")])
+async def test_thinking_goes_into_the_field_of_the_profile(
+    client: aiohttp.ClientSession, slug: str, field: str
+) -> None:
+    found = await stream(client, model=slug)
+    fields = [name for event in found[1:-2] for name in event["choices"][0]["delta"]]
+    assert fields == sorted(fields, reverse=True)  # all of the thinking first
+    assert set(fields) == {field, "content"}
+
+
+async def test_a_bursty_profile_sends_several_tokens_a_chunk(client: aiohttp.ClientSession) -> None:
+    found = await stream(client, model="bursty", stream_options={"include_usage": True})
+    tokens = found[-2]["usage"]["completion_tokens"]
+    assert len(sims(found)) == -(-tokens // 5)
+
+
+async def test_the_same_seed_gives_the_same_text_at_the_same_times(client: aiohttp.ClientSession) -> None:
+    one, two = [await stream(client, "hello", seed=42) for _ in range(2)]
+    assert text_of(one) == text_of(two)
+    assert [truth["due_us"] for truth in sims(one)] == [truth["due_us"] for truth in sims(two)]
+
+
+async def test_forced_length_is_exact(client: aiohttp.ClientSession) -> None:
+    found = await stream(client, max_tokens=123, ignore_eos=True, stream_options={"include_usage": True})
+    assert found[-2]["usage"]["completion_tokens"] == 123
+    assert found[-3]["choices"][0]["finish_reason"] == "length"
+
+
+async def test_stop_ends_the_text(client: aiohttp.ClientSession) -> None:
+    found = await stream(client, stop=["breath"])
+    assert text_of(found) == "The cursor blinks twice.\nBefore I finish my "
+    assert found[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_a_whole_answer_holds_the_same_as_a_stream(client: aiohttp.ClientSession) -> None:
+    async with client.post(CHAT, json=body("Write a haiku", model="thinking", seed=1)) as response:
+        assert response.headers["X-Simulated"] == "1"
+        whole = await response.json()
+    found = await stream(client, model="thinking", seed=1, stream_options={"include_usage": True})
+    message = whole["choices"][0]["message"]
+    assert message["content"] == text_of(found)
+    assert message["reasoning"] == text_of(found, "reasoning")
+    assert whole["usage"] == found[-2]["usage"]
+    assert whole["time_info"] == found[-2]["time_info"]
+    assert whole["object"] == "chat.completion"
+
+
+async def test_streams_do_not_move_each_other(simulator: str) -> None:
+    async with aiohttp.ClientSession(simulator) as session:
+        fields = {"max_tokens": 200, "ignore_eos": True}
+        found = await asyncio.gather(*(stream(session, **fields) for _ in range(8)))
+    for one in found:
+        arrived_ns = one[0]["sim"]["arrived_ns"]
+        late_us = [(truth["sent_ns"] - arrived_ns) / 1000 - truth["due_us"] for truth in sims(one)]
+        assert len(late_us) == 200
+        assert min(late_us) >= 0
+        assert median(late_us) < 20_000  # of 100,000
+
+
+async def test_a_client_that_leaves_frees_its_stream(simulator: str) -> None:
+    async with aiohttp.ClientSession(simulator) as session:
+        left = [await session.post(CHAT, json=body(model="slow", stream=True)) for _ in range(3)]
+        assert await streams_of(session) == 3
+        for response in left:
+            response.close()
+        async with asyncio.timeout(2):
+            while await streams_of(session):
+                await asyncio.sleep(0.005)
+
+
+async def streams_of(session: aiohttp.ClientSession) -> int:
+    async with session.get("/healthz") as response:
+        return int((await response.json())["streams"])
+
+
+async def test_a_client_that_does_not_read_does_not_disturb_its_neighbour(simulator: str) -> None:
+    async with aiohttp.ClientSession(simulator, read_bufsize=1024) as session:
+        fields = {"max_tokens": 100_000, "ignore_eos": True, "stream": True}
+        async with session.post(CHAT, json=body(**fields)):
+            found = await stream(session, max_tokens=200, ignore_eos=True)
+    arrived_ns = found[0]["sim"]["arrived_ns"]
+    assert median((at["sent_ns"] - arrived_ns) / 1000 - at["due_us"] for at in sims(found)) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "param"),
+    [
+        (b"{", 400, None),
+        (b"[]", 400, None),
+        (orjson.dumps(body(temperature="hot")), 400, "temperature"),
+        (orjson.dumps(body(max_tokens=-1)), 400, "max_tokens"),
+        (orjson.dumps(body(model="gpt-99")), 404, "model"),
+    ],
+)
+async def test_an_error_has_openais_shape(
+    client: aiohttp.ClientSession, text: bytes, status: int, param: str | None
+) -> None:
+    async with client.post(CHAT, data=text) as response:
+        assert response.status == status
+        assert response.headers["X-Simulated"] == "1"
+        error = (await response.json())["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+
+
+async def test_a_body_over_the_limit_is_refused(client: aiohttp.ClientSession) -> None:
+    async with client.post(CHAT, data=io.BytesIO(b" " * (BODY_LIMIT + 1))) as response:
+        assert response.status == 413
+        assert (await response.json())["error"]["code"] == "request_too_large"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", CHAT, 405), ("GET", "/nothing", 404), ("GET", "/v1/models/x", 404)]
+)
+async def test_a_wrong_address_is_answered_in_the_same_shape(
+    client: aiohttp.ClientSession, method: str, path: str, status: int
+) -> None:
+    async with client.request(method, path) as response:
+        assert response.status == status
+        assert (await response.json())["error"]["message"]
+
+
+async def test_an_http_1_0_client_gets_plain_bytes_until_the_end(simulator: str) -> None:
+    host, port = simulator.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    text = orjson.dumps(body("Write a haiku", stream=True))
+    writer.write(b"POST %b HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (CHAT.encode(), len(text), text))
+    head, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert b"chunked" not in head.lower()
+    assert text_of(events(rest)) == load_book().find("haiku").text
+
+
+async def test_faults_that_refuse(client: aiohttp.ClientSession) -> None:
+    async with client.post(CHAT, json=body(model="quick+429")) as response:
+        assert (response.status, response.headers["Retry-After"]) == (429, "2")
+        assert (await response.json())["error"]["type"] == "rate_limit_error"
+    async with client.post(CHAT, json=body(), headers={"X-Fault": "500"}) as response:
+        assert (response.status, response.content_type) == (500, "text/html")
+    async with client.post(CHAT, json=body(model="quick+401")) as response:
+        assert response.status == 401
+
+
+async def test_faults_that_end_a_stream_in_the_middle(client: aiohttp.ClientSession) -> None:
+    early = await stream(client, "hello", model="quick+truncate")
+    assert len(sims(early)) == 20
+    assert "[DONE]" not in early
+    failed = await stream(client, "hello", model="quick+error")
+    assert failed[-2]["error"]["message"]
+    assert (await stream(client, model="quick+no-done"))[-1]["choices"][0]["finish_reason"] == "stop"
+    with pytest.raises(aiohttp.ClientError):
+        await stream(client, "hello", model="quick+reset")
+    async with client.post(CHAT, json=body(model="quick+garbage", stream=True)) as response:
+        parts = (await response.read()).split(b"\n\n")
+    with pytest.raises(orjson.JSONDecodeError):
+        orjson.loads(parts[-3].removeprefix(b"data: "))
+
+
+async def test_a_stalled_stream_stays_open_and_silent(client: aiohttp.ClientSession) -> None:
+    async with client.post(CHAT, json=body("hello", model="quick+stall", stream=True)) as response:
+        found: list[Any] = []
+        while len(sims(found)) < 20:
+            line = await response.content.readuntil(b"\n\n")
+            found += events(line)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await response.content.readany()
