@@ -86,7 +86,7 @@ EXPECTED: dict[str, Expected] = {
     "fault-u11": timeout("first_event_timeout"),
     "fault-u11-comments": timeout("first_event_timeout"),
     "fault-u12": timeout("gap_timeout", PARTIAL_TEXT),
-    "fault-u12-role": timeout("gap_timeout"),
+    "fault-u12-role": timeout("first_event_timeout"),  # a role is no text
     "fault-u13": truncated("reset", PARTIAL_TEXT),
     "fault-u13-head": truncated("reset"),
     "fault-u13-early": truncated("reset"),
@@ -119,8 +119,8 @@ EXPECTED: dict[str, Expected] = {
     "fault-u24": done(),
     "fault-u24-forever": timeout("gap_timeout", PARTIAL_TEXT),
     "fault-u25": error("too_large", PARTIAL_TEXT),
-    "fault-u25-body": error("too_large", PARTIAL_TEXT),  # the text goes on in "y"
-    "fault-u25-events": error("too_large", PARTIAL_TEXT),
+    "fault-u25-body": error("too_large", PARTIAL_TEXT),
+    "fault-u25-events": error("too_large", PARTIAL_TEXT),  # before a gap limit of 0.3 s: lower Limits.events
     "fault-u26": error("encoding"),  # decoded in full is as right: done()
     "fault-u26-members": error("encoding"),
     "fault-u26-deflate": error("encoding"),
@@ -134,7 +134,7 @@ EXPECTED: dict[str, Expected] = {
     "fault-u34-http10": done(),
     "fault-u34-chunks": done(),
     "fault-u34-type": done(),
-    "fault-u34-notype": done(),
+    "fault-u34-notype": error("not_a_stream"),
     "fault-u34-100": done(output_tokens=N),
     "fault-u34-103": done(output_tokens=N),
 }

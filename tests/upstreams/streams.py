@@ -205,7 +205,7 @@ STREAM_FAULTS: dict[str, Scenario] = {
     "fault-u24": heartbeats,
     "fault-u24-forever": heartbeats_for_ever,
     "fault-u25": partial(for_ever, data=b"x" * 65536),
-    "fault-u25-body": partial(for_ever, data=event(chunk({"content": "y" * 65536}))),
+    "fault-u25-body": partial(for_ever, data=event(chunk({}, padding="y" * 65536))),
     "fault-u25-events": partial(for_ever, data=event(chunk({})) * 200),
     "fault-u27": fast,
     "fault-u28": zero,
