@@ -87,8 +87,8 @@ EXPECTED: dict[str, Expected] = {
     "fault-u11-comments": timeout("first_event_timeout"),
     "fault-u12": timeout("gap_timeout", PARTIAL_TEXT),
     "fault-u12-role": timeout("first_event_timeout"),  # a role is no text
-    "fault-u13": truncated("reset", PARTIAL_TEXT),
-    "fault-u13-head": truncated("reset"),
+    "fault-u13": truncated("truncated", PARTIAL_TEXT),  # in a chunked body aiohttp tells no reset from an early end
+    "fault-u13-head": truncated("truncated"),
     "fault-u13-early": truncated("reset"),
     "fault-u14": truncated("truncated", PARTIAL_TEXT),
     "fault-u14-close": truncated("truncated", PARTIAL_TEXT),
