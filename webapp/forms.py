@@ -62,7 +62,7 @@ class AskForm(forms.Form):
         return text if field in ("prompt", "__all__") else f"{field.replace('_', ' ')}: {text}"
 
 
-class BackendForm(forms.ModelForm[Backend]):
+class BackendForm(forms.ModelForm):  # type: ignore[type-arg]
     """A backend as an operator edits it."""
 
     class Meta:

@@ -6,6 +6,7 @@ byte streams (tests/data). `Any` ends in this module: what leaves it is typed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,3 +158,35 @@ def upstream_error(body: Any) -> StreamError:
     text = error_text(body)
     said = f": “{text}”" if text else ""
     return StreamError("upstream_error", f"The backend reported an error in the middle of its answer{said}.")
+
+
+def assemble(chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """Return the chunks of one finished stream as the body of a non-streaming answer."""
+    bodies = [orjson.loads(chunk.data) for chunk in chunks if not chunk.done]
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(chunk.content for chunk in chunks)}
+    if reasoning := "".join(chunk.reasoning for chunk in chunks):
+        message["reasoning"] = reasoning
+    if calls := _tool_calls(bodies):
+        message["tool_calls"] = calls
+    finish = next((chunk.finish_reason for chunk in reversed(chunks) if chunk.finish_reason), None)
+    head = bodies[0] if bodies else {}
+    answer = {name: head[name] for name in ("id", "created", "model", "system_fingerprint") if name in head}
+    answer["object"] = "chat.completion"
+    answer["choices"] = [{"index": 0, "message": message, "finish_reason": finish}]
+    for body in bodies:
+        answer.update({name: body[name] for name in ("usage", *SERVER_TIMES) if body.get(name) is not None})
+    return answer
+
+
+def _tool_calls(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join the pieces in which a stream delivers tool calls; each piece names its call by index."""
+    calls: dict[int, dict[str, Any]] = {}
+    for body in bodies:
+        for choice in body.get("choices") or []:
+            for piece in (choice.get("delta") or {}).get("tool_calls") or []:
+                empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+                call = calls.setdefault(piece.get("index", 0), empty)
+                call["id"] = piece.get("id") or call["id"]
+                for name in ("name", "arguments"):
+                    call["function"][name] += (piece.get("function") or {}).get(name) or ""
+    return [calls[index] for index in sorted(calls)]

@@ -53,7 +53,7 @@ class Arena:
     verdict: Verdict | None = None
     notice: tuple[str, str] | None = None
     versions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
-    watchers: list[Callable[[], None]] = field(default_factory=list)
+    watchers: list[Callable[[bool], None]] = field(default_factory=list)
     _keys: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _counter: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -163,6 +163,11 @@ class Arena:
             )
         self.touch("prompt", "lanes", "verdict")
 
+    def fill(self, prompt: str) -> None:
+        """Type a prompt into the box, as a link may; nothing is sent."""
+        self.ask = Ask(prompt=prompt, max_tokens=self.ask.max_tokens)
+        self.touch("prompt")
+
     def new(self) -> None:
         """Begin a new conversation in every lane."""
         if self.running:
@@ -180,11 +185,11 @@ class Arena:
             self._relabel()
         for part in parts:
             self.versions[part] += 1
-        self.notify()
+        self.notify(True)
 
-    def notify(self) -> None:
+    def notify(self, urgent: bool = False) -> None:
         for watcher in self.watchers:
-            watcher()
+            watcher(urgent)
 
     @property
     def turn_number(self) -> int:

@@ -21,6 +21,7 @@ NS_PER_US = 1_000
 WIRE_KIND = {"content": "c", "reasoning": "r", "tool": "t"}
 
 Sleep = Callable[[float], Awaitable[None]]
+Notify = Callable[[bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Lane:
     make_prompt: Callable[[list[dict[str, Any]]], PromptSpec]
     history: list[dict[str, Any]] = field(default_factory=list)
     source: str = ""
+    run_id: str = ""
     turns: list[LiveTurn] = field(default_factory=list)
     pauses: list[State] = field(default_factory=list)
     origin_ns: int = 0
@@ -54,18 +56,17 @@ class Lane:
     stop_as: Outcome = Outcome.STOPPED
     task: asyncio.Task[None] | None = None
 
-    async def run(self, backend: Backend, notify: Callable[[], None], sleep: Sleep = asyncio.sleep) -> None:
-        """Run the steps; the first that is not DONE ends the lane. Cancelling stops it; the cancellation goes on."""
+    async def run(self, backend: Backend, notify: Notify, sleep: Sleep = asyncio.sleep) -> None:
+        """Run the steps; the first that is not DONE ends the lane. Cancelling stops it; the cancellation goes on.
 
-        def listener(_: list[Chunk]) -> None:
-            notify()
-
+        Calls `notify(urgent)` after every read with something in it; urgent for a step's first text.
+        """
         try:
             previous = ""
             for number, step in enumerate(self.steps):
                 await self._pause(number, step, sleep)
                 turn = self._begin(number, step, previous)
-                await run_turn(turn, backend, listener)
+                await run_turn(turn, backend, _Listener(turn, notify))
                 if turn.outcome is not Outcome.DONE:
                     break
                 previous = turn.text
@@ -76,7 +77,7 @@ class Lane:
         finally:
             if self.outcome is Outcome.RUNNING:
                 self.outcome = Outcome.ERROR
-            notify()
+            notify(True)
 
     def stop(self, outcome: Outcome = Outcome.STOPPED) -> None:
         """End the lane from our side, as `outcome`; its upstream connection closes at once."""
@@ -177,3 +178,17 @@ class Lane:
         turn.marks.intended = due_ns if number == 0 or step.due_s else now_ns()
         self.turns.append(turn)
         return turn
+
+
+class _Listener:
+    """Tells watchers of new text, the first of a turn at once."""
+
+    def __init__(self, turn: LiveTurn, notify: Notify) -> None:
+        self._turn = turn
+        self._notify = notify
+        self._shown = False
+
+    def __call__(self, _: list[Chunk]) -> None:
+        urgent = not self._shown and bool(self._turn.meter.deltas)
+        self._shown = self._shown or urgent
+        self._notify(urgent)

@@ -96,7 +96,7 @@ class Run:
     lanes: list[Lane] = field(default_factory=list)
     start_ns: int = 0
     verdict: Verdict | None = None
-    watchers: list[Callable[[], None]] = field(default_factory=list)
+    watchers: list[Callable[[bool], None]] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
@@ -109,6 +109,7 @@ class Run:
                 make_prompt=self.ask.prompt_spec,
                 history=list(entry.history),
                 source=entry.source,
+                run_id=self.id,
             )
             for entry in self.entries
         ]
@@ -133,9 +134,9 @@ class Run:
     def lane(self, lane_id: str) -> Lane | None:
         return next((lane for lane in self.lanes if lane.id == lane_id), None)
 
-    def notify(self) -> None:
+    def notify(self, urgent: bool = False) -> None:
         for watcher in self.watchers:
-            watcher()
+            watcher(urgent)
 
     async def execute(self) -> None:
         """Run all lanes to their end, judge, and hand the rows to the writer."""
@@ -155,7 +156,7 @@ class Run:
             self.stop(Outcome.INTERRUPTED)
             self.verdict = self._judge()
             store.finish(self)
-            self.notify()
+            self.notify(True)
 
     async def _warm(self) -> None:
         """Open one connection for each lane beforehand, so that no lane's figures hold a handshake."""

@@ -78,7 +78,7 @@ def turn_row(run: Run, index: int, lane: Lane, turn: LiveTurn) -> Turn:
         badge=turn.badge,
         source=lane.source,
         messages=storable(list(turn.prompt.messages)),
-        settings=storable(run.ask.settings() | turn.prompt.extra),
+        settings=storable(run.ask.settings() | turn.prompt.extra | _prices(turn)),
         outcome=turn.outcome if turn.outcome is not Outcome.RUNNING else Outcome.INTERRUPTED,
         error_kind=turn.error.kind if turn.error else "",
         error=storable(turn.error.message) if turn.error else "",
@@ -88,7 +88,7 @@ def turn_row(run: Run, index: int, lane: Lane, turn: LiveTurn) -> Turn:
         loop_lag_p99_us=turn.loop_lag_ns // 1000 if turn.loop_lag_ns is not None else None,
         marks_ns=turn.marks.since(lane.origin_ns),
         deltas=[[d.at_ns - lane.origin_ns, d.kind, storable(d.text), d.tokens] for d in meter.deltas],
-        usage=figures_usage(turn),
+        usage=_usage(turn),
         server_times=storable(meter.server_times),
         figures=figures.as_dict(),
         ttft_us=_us(figures.ttft_ms),
@@ -97,7 +97,13 @@ def turn_row(run: Run, index: int, lane: Lane, turn: LiveTurn) -> Turn:
     )
 
 
-def figures_usage(turn: LiveTurn) -> dict[str, Any] | None:
+def _prices(turn: LiveTurn) -> dict[str, Any]:
+    """Return the prices that the figures were computed with: they may change later, the stored cost may not."""
+    prices = {"in": turn.spec.price_in_usd_per_mtok, "out": turn.spec.price_out_usd_per_mtok}
+    return {"prices_usd_per_mtok": prices} if None not in prices.values() else {}
+
+
+def _usage(turn: LiveTurn) -> dict[str, Any] | None:
     usage = turn.meter.usage
     if usage is None:
         return None

@@ -114,6 +114,7 @@ async def _read(turn: LiveTurn, backend: Backend, listener: Callable[[list[Chunk
     meter = turn.meter
     async with backend.open(turn.spec, turn.prompt, meter.marks) as answer:
         turn.reused, turn.simulated = answer.reused, answer.simulated
+        listener([])  # the backend has accepted the request
         async for data in answer.reads:
             at_ns = now_ns()
             chunks = meter.receive(data, at_ns)

@@ -1,0 +1,146 @@
+"""The machine wire's part: one request of an OpenAI client, measured like a lane and passed through.
+
+The backend's events are forwarded as they came, several of one read together; what a client did not ask for (the
+usage chunk) is left out, and whatever goes wrong after the first byte is said inside the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+
+import orjson
+
+from webapp import drain
+from webapp.core import openai
+from webapp.core.errors import Outcome, StreamError
+from webapp.core.openai import Chunk
+from webapp.core.spec import BackendSpec, PromptSpec
+from webapp.core.sse import encode_event
+from webapp.services import store
+from webapp.services.looplag import loop_lag
+from webapp.services.runs import Ask, Run, entries_for
+from webapp.services.turns import LiveTurn, run_turn
+from webapp.services.upstreams import upstreams
+
+DONE_EVENT = encode_event(openai.DONE)
+
+
+class Relay:
+    """One request on its way. `open` it, then take its bytes from `stream` or its whole answer from `complete`.
+
+    Cancelling whoever awaits either closes the upstream connection at once and stores what had arrived.
+    """
+
+    def __init__(self, spec: BackendSpec, source: str, prompt: PromptSpec, *, include_usage: bool) -> None:
+        self.turn = LiveTurn(spec, prompt)
+        self._include_usage = include_usage
+        self._chunks: list[Chunk] = []
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._run = Run(Ask(prompt=_last_user_text(prompt)), entries_for([(spec, source)]), asked_by="api")
+        self._forget_drain = drain.on_drain(self._interrupt)
+        self._watching = ExitStack()
+
+    async def open(self) -> StreamError | None:
+        """Send the request; return None once the backend has accepted it, else the error that ended it."""
+        store.begin(self._run)
+        self._watching.enter_context(loop_lag.watching())
+        work = run_turn(self.turn, upstreams.client(self.turn.spec), self._take)
+        self._task = asyncio.get_running_loop().create_task(work, name="relay")
+        self._task.add_done_callback(lambda _: self._changed.set())
+        try:
+            await self._changed.wait()
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        if self._task.done() and not self.turn.meter.deltas and self.turn.error is not None:
+            await self.close()
+            return self.turn.error
+        return None
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the answer as server-sent events, each read's at once, ending with [DONE] whatever happened."""
+        assert self._task is not None
+        try:
+            while True:
+                self._changed.clear()
+                finished = self._task.done()
+                chunks, self._chunks = self._chunks, []
+                if data := b"".join([encode_event(chunk.data) for chunk in chunks if self._wanted(chunk)]):
+                    yield data
+                if finished:
+                    break
+                await self._changed.wait()
+            yield self._ending()
+        finally:
+            await self.close()
+
+    async def complete(self) -> dict[str, Any]:
+        """Return the whole answer in the shape of a chat completion; raise StreamError where it failed."""
+        assert self._task is not None
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            await self.close()
+        if self.turn.error is not None:
+            raise self.turn.error
+        if self.turn.outcome is not Outcome.DONE:
+            raise _interrupted()
+        return openai.assemble(self._chunks)
+
+    async def close(self) -> None:
+        """Leave nothing running and store the turn. A second call does nothing."""
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        self._forget_drain()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        self._watching.close()
+        lane = self._run.lanes[0]
+        lane.turns, lane.outcome, lane.origin_ns = [self.turn], self.turn.outcome, self.turn.marks.intended or 0
+        marks = self.turn.marks
+        self.turn.loop_lag_ns = loop_lag.p99_ns(marks.intended or 0, marks.end or 0)
+        store.finish(self._run)
+
+    def _take(self, chunks: list[Chunk]) -> None:
+        self._chunks += chunks
+        self._changed.set()
+
+    def _wanted(self, chunk: Chunk) -> bool:
+        if chunk.done:
+            return False  # sent by `_ending`, after a possible error
+        return self._include_usage or chunk.usage is None or chunk.has_choices
+
+    def _ending(self) -> bytes:
+        error = self.turn.error
+        if error is None and self.turn.outcome is not Outcome.DONE:
+            error = _interrupted()
+        if error is None:
+            return DONE_EVENT
+        return encode_event(orjson.dumps(error_body(error))) + DONE_EVENT
+
+    def _interrupt(self) -> None:
+        self.turn.if_cancelled = Outcome.INTERRUPTED
+        if self._task is not None:
+            self._task.cancel()
+
+
+def error_body(error: StreamError) -> dict[str, Any]:
+    """Return an error in OpenAI's shape."""
+    return {"error": {"message": error.message, "type": "upstream_error", "param": None, "code": error.kind}}
+
+
+def _interrupted() -> StreamError:
+    return StreamError("interrupted", "The server is shutting down and had to end this answer; ask again shortly.")
+
+
+def _last_user_text(prompt: PromptSpec) -> str:
+    for message in reversed(prompt.messages):
+        if message.get("role") == "user":
+            content = message.get("content")
+            return content if isinstance(content, str) else orjson.dumps(content).decode()
+    return ""

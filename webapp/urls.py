@@ -1,0 +1,24 @@
+"""Every route, one screenful. The page's socket is in asgi.py."""
+
+from django.urls import path
+
+from webapp.views import api, backends, pages, runs
+
+urlpatterns = [
+    path("", pages.arena, name="arena"),
+    path("help/", pages.help_page, name="help"),
+    path("runs/", runs.index, name="runs"),
+    path("runs/<str:comparison_id>/", runs.comparison, name="comparison"),
+    path("runs/<str:comparison_id>/record.json", runs.record, name="record"),
+    path("runs/<str:comparison_id>/<str:turn_id>/", runs.turn, name="turn"),
+    path("backends/", backends.index, name="backends"),
+    path("backends/add/", backends.add, name="backend-add"),
+    path("backends/unlock/", backends.unlock, name="unlock"),
+    path("backends/<slug:slug>/edit/", backends.edit, name="backend-edit"),
+    path("backends/<slug:slug>/test/", backends.test, name="backend-test"),
+    path("backends/<slug:slug>/remove/", backends.remove, name="backend-remove"),
+    path("v1/models", api.models, name="api-models"),
+    path("v1/chat/completions", api.chat_completions, name="api-chat"),
+    path("healthz", pages.healthz, name="healthz"),
+    path("static/<path:path>", pages.asset, name="asset"),
+]

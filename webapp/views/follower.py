@@ -1,0 +1,249 @@
+"""One socket's view of an arena: what it has been sent, and everything that is new since.
+
+A follower holds positions, not messages: it looks at the arena and sends the difference, text at most once per
+display frame, read-outs at most five times a second. However slow its socket is, nothing piles up and no lane waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from django.template.loader import render_to_string
+
+from webapp.clock import now_ns
+from webapp.core.spec import BackendSpec
+from webapp.services.arenas import PARTS, Arena, Slot
+from webapp.services.lanes import Lane
+from webapp.views import contexts
+from webapp.views.readouts import readout
+
+FRAME_S = 0.016
+READOUT_NS = 200_000_000
+MOST_DELTAS = 500  # in one frame: about 20 kB
+FIGURES_ON_WIRE = ("ttft_ms", "ttfo_ms", "tpot_ms", "e2e_ms", "output_tokens", "tok_s")
+
+
+@dataclass
+class Position:
+    """How much of one lane a socket has seen."""
+
+    lane: Lane
+    deltas: int = 0
+    states: int = 0
+    ended: bool = False
+    readout_ns: int = 0
+
+
+class Follower:
+    """Sends an arena's changes through `send` until it is cancelled. With `html` False, JSON only (for scripts)."""
+
+    def __init__(
+        self, arena: Arena, send: Callable[[str], Awaitable[None]], specs: Sequence[BackendSpec], html: bool
+    ) -> None:
+        self.arena = arena
+        self.specs = specs
+        self._send = send
+        self._html = html
+        self._wake = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._positions: dict[str, Position] = {}
+        self._versions = dict(arena.versions)
+        self._done_run = ""
+        self._sequence = 0
+
+    def wake(self, urgent: bool) -> None:
+        """Watcher of the arena: there may be something new, `urgent` if it should not wait for the next frame."""
+        self._wake.set()
+        if urgent:
+            self._urgent.set()
+
+    async def run(self, have: dict[str, int], run_id: str, fragments: bool) -> None:
+        """Attach and follow. `have` are the numbers of deltas that the page holds of run `run_id`, by lane."""
+        self.arena.watchers.append(self.wake)
+        try:
+            if fragments and self._html:
+                await self._send_parts(PARTS)
+            await self._send_json(self._attached())
+            await self._meet_lanes(have, run_id)
+            while True:
+                await self._flush()
+                await self._pause()
+        finally:
+            self.arena.watchers.remove(self.wake)
+
+    async def _pause(self) -> None:
+        """Wait for the next frame's turn, then for something new; a running arena is looked at for its clocks too."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FRAME_S):
+                await self._urgent.wait()
+        self._urgent.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READOUT_NS / 1e9 if self.arena.running else None):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _flush(self) -> None:
+        changed = [part for part in PARTS if self.arena.versions[part] != self._versions[part]]
+        if changed:
+            await self._send_parts(changed)
+        await self._meet_lanes({}, "")
+        await self._send_states()
+        while await self._send_deltas():
+            pass
+        await self._send_ends()
+        await self._send_readouts()
+        run = self.arena.run
+        if run is not None and run.done and self._done_run != run.id and self._all_ended():
+            self._done_run = run.id
+            await self._send_json({"type": "done", "run": run.id})
+
+    def _attached(self) -> dict[str, Any]:
+        arena = self.arena
+        lanes = [
+            {"lane": slot.id, "backend": slot.spec.slug, "label": slot.spec.label, "badge": slot.spec.badge}
+            for slot in arena.slots
+        ]
+        return {"type": "attached", "arena": arena.id, "run": arena.run.id if arena.run else None, "lanes": lanes}
+
+    # -- JSON: text and times ---------------------------------------------------------------------------------------
+
+    async def _meet_lanes(self, have: dict[str, int], run_id: str) -> None:
+        """Announce lanes that this socket does not know yet, all of them in one frame."""
+        new: list[Slot] = []
+        for slot in self.arena.slots:
+            lane, position = slot.lane, self._positions.get(slot.id)
+            if lane is not None and (position is None or position.lane is not lane):
+                known = have.get(slot.id, 0) if lane.run_id == run_id else 0
+                self._positions[slot.id] = Position(lane, deltas=min(known, lane.delta_count))
+                new.append(slot)
+        run = self.arena.run
+        if new and run is not None:
+            scenario = self.arena.ask.scenario
+            await self._send_json(
+                {
+                    "type": "run",
+                    "run": run.id,
+                    "lanes": [self._lane_frame(slot) for slot in new],
+                    "rerun": len(new) < len(self.arena.slots),
+                    "order": run.ask.order,
+                    "scenario": scenario.slug if scenario else "",
+                }
+            )
+
+    def _lane_frame(self, slot: Slot) -> dict[str, Any]:
+        lane = slot.lane
+        return {
+            "lane": slot.id,
+            "letter": self.arena.letter(slot),
+            "label": slot.spec.label,
+            "badge": lane.badge if lane else slot.spec.badge,
+            "steps": len(lane.steps) if lane else 1,
+        }
+
+    def _known(self) -> list[Position]:
+        """Return the positions of the lanes that are on the page, in their order."""
+        return [self._positions[slot.id] for slot in self.arena.slots if slot.id in self._positions and slot.lane]
+
+    async def _send_states(self) -> None:
+        for position in self._known():
+            lane = position.lane
+            states = lane.states()
+            # The last state of an ended lane goes out after its last text.
+            most = len(states) - 1 if lane.ended and not position.ended else len(states)
+            for state in states[position.states : most]:
+                at_us = lane.us(state.at_ns)
+                frame = {"type": "state", "run": lane.run_id, "lane": lane.id, "state": state.name}
+                await self._send_json({**frame, "at_us": at_us, "step": state.step})
+            position.states = max(position.states, most)
+
+    async def _send_deltas(self) -> bool:
+        """Send one frame with every lane's new text; True where more is waiting."""
+        lanes: dict[str, Any] = {}
+        run_id, more = "", False
+        for position in self._known():
+            new = position.lane.since(position.deltas, MOST_DELTAS)
+            if new:
+                lanes[position.lane.id] = {"from": position.deltas, "d": new}
+                position.deltas += len(new)
+                run_id = position.lane.run_id
+                more = more or len(new) == MOST_DELTAS
+        if lanes:
+            self._sequence += 1
+            await self._send_json({"type": "deltas", "run": run_id, "seq": self._sequence, "lanes": lanes})
+        return more
+
+    async def _send_ends(self) -> None:
+        for position in self._known():
+            lane = position.lane
+            if not lane.ended or position.ended or position.deltas < lane.delta_count:
+                continue
+            position.ended = True
+            await self._send_states()
+            await self._send_json(self._end_frame(lane))
+            if self._html:
+                for fragment in await asyncio.to_thread(self._ended_html, lane):
+                    await self._send(fragment)
+
+    def _end_frame(self, lane: Lane) -> dict[str, Any]:
+        figures = lane.turns[-1].figures().as_dict() if lane.turns else {}
+        return {
+            "type": "end",
+            "run": lane.run_id,
+            "lane": lane.id,
+            "outcome": lane.outcome,
+            "error": lane.error.message if lane.error else "",
+            "at_us": lane.us(lane.end_ns) if lane.end_ns is not None else 0,
+            "figures": {name: figures.get(name) for name in FIGURES_ON_WIRE},
+        }
+
+    def _all_ended(self) -> bool:
+        return all(position.ended for position in self._known())
+
+    async def _send_json(self, message: dict[str, Any]) -> None:
+        await self._send(orjson.dumps(message).decode())
+
+    # -- HTML: everything else --------------------------------------------------------------------------------------
+
+    async def _send_parts(self, parts: Sequence[str]) -> None:
+        self._versions.update({part: self.arena.versions[part] for part in parts})
+        if not self._html:
+            return
+        for part in parts:
+            await self._send(self._part_html(part))
+
+    def _part_html(self, part: str) -> str:
+        arena = self.arena
+        if part == "lanes":
+            return render_to_string("arena/_lanes.html", {"arena": contexts.arena_context(arena, self.specs)})
+        if part == "prompt":
+            return render_to_string("arena/_prompt.html", {"prompt": contexts.prompt_context(arena)})
+        if part == "verdict":
+            verdict = contexts.verdict_context(arena.verdict, arena.running)
+            return render_to_string("arena/_verdict.html", {"verdict": verdict})
+        return render_to_string("arena/_notice.html", {"notice": contexts.notice_context(arena)})
+
+    def _ended_html(self, lane: Lane) -> list[str]:
+        scenario = self.arena.ask.scenario
+        answer = contexts.answer(lane.id, lane)
+        figures = readout(lane.id, lane, scenario, now_ns())
+        return [
+            render_to_string("arena/_answer.html", {"answer": answer}),
+            render_to_string("arena/_readout.html", {"readout": figures}),
+        ]
+
+    async def _send_readouts(self) -> None:
+        if not self._html:
+            return
+        for position in self._known():
+            at_ns = now_ns()
+            if position.lane.ended or at_ns - position.readout_ns < READOUT_NS:
+                continue
+            position.readout_ns = at_ns
+            figures = readout(position.lane.id, position.lane, self.arena.ask.scenario, at_ns)
+            await self._send(render_to_string("arena/_readout.html", {"readout": figures}))
+            await asyncio.sleep(0)  # one rendering per turn of the loop: readers come in between
