@@ -102,7 +102,7 @@ export class RaceStrip {
   paint(edge) {
     const rows = this.rows();
     const wide = this.width >= 700;
-    this.left = wide ? 148 : 34;
+    this.left = this.width >= 1100 ? 200 : wide ? 150 : 34;
     this.plot = Math.max(50, Math.floor(this.width - this.left - (wide ? 96 : 74)));
     this.row = rows.length ? (this.height - HEAD) / rows.length : 0;
     const c = this.canvas.getContext("2d");
@@ -138,6 +138,7 @@ export class RaceStrip {
       c.moveTo(x, HEAD - 4);
       c.lineTo(x, this.height);
       c.stroke();
+      if (this.moment !== null && Math.abs(x - this.x(this.moment)) < 60) continue; // the moment's own label goes there
       c.fillStyle = this.muted;
       c.fillText(tickWords(us, tick), x, 9);
     }
@@ -170,21 +171,31 @@ export class RaceStrip {
     this.drawWait(lane, i, y, from, last);
     this.drawDeltas(lane, i, y);
     if (lane.steps > 1) this.drawSteps(lane, i, y);
-    if (lane.firstText !== null) this.drawFirst(lane.firstText - lane.zero, i, y);
-    if (lane.end) this.drawEnd(lane, i, y, last);
+    if (lane.firstText !== null) this.dimmed(lane.firstText - lane.zero, (at) => this.drawFirst(at, i, y));
+    if (lane.end) this.dimmed(last, (at) => this.drawEnd(lane, i, y, at));
   }
 
-  /** The thin patterned line from the request to where the lane is now. */
+  /** The patterned line of the wait from the request to the first text, then a hairline to where the lane is now. */
   drawWait(lane, i, y, from, to) {
     const { c } = this;
+    const edge = this.left + this.plot;
+    const first = lane.firstText === null ? to : lane.firstText - lane.zero;
     c.strokeStyle = this.lane[i];
     c.lineWidth = 2;
     c.setLineDash(PATTERNS[i]);
     c.beginPath();
     c.moveTo(this.x(from), y);
-    c.lineTo(Math.min(this.x(to), this.left + this.plot), y);
+    c.lineTo(Math.min(this.x(first), edge), y);
     c.stroke();
     c.setLineDash([]);
+    c.globalAlpha = 0.4;
+    c.lineWidth = 1;
+    c.beginPath();
+    c.moveTo(Math.min(this.x(first), edge), y);
+    c.lineTo(Math.min(this.x(to), edge), y);
+    c.stroke();
+    c.globalAlpha = 1;
+    c.lineWidth = 2;
     c.beginPath();
     c.moveTo(this.x(from), y - 5);
     c.lineTo(this.x(from), y + 5);
@@ -198,6 +209,13 @@ export class RaceStrip {
     const tall = Math.max(8, this.row * 0.68);
     this.drawBins(bins.thought, i, y, tall * 0.42, 0.75);
     this.drawBins(bins.answer, i, y, tall, 1);
+  }
+
+  /** Draw a mark, faint when it lies after the moment shown. */
+  dimmed(at, draw) {
+    this.c.globalAlpha = this.moment !== null && at > this.moment ? FUTURE : 1;
+    draw(at);
+    this.c.globalAlpha = 1;
   }
 
   /** Runs of equally dense neighbours become one rectangle. */

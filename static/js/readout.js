@@ -34,7 +34,7 @@ function replaceFrozen(target, fresh) {
   return true;
 }
 
-/** Show other values for a while: {key: {text, unit, estimated}}; figures without a value show a dash. */
+/** Show other values for a while: {key: {text, unit?, estimated?}}. Without a unit the figure keeps its own; without a value it shows a dash. */
 export function freeze(laneId, values) {
   const id = `readout-${laneId}`;
   let standIn = document.getElementById(id);
@@ -48,9 +48,9 @@ export function freeze(laneId, values) {
     frozen.set(id, original);
   }
   for (const figure of standIn.querySelectorAll(".figure")) {
-    const value = values[figure.dataset.key] ?? { text: "–", unit: "", estimated: false };
+    const value = values[figure.dataset.key] ?? { text: "–", unit: "" };
     setText(figure.querySelector(".num"), value.text);
-    setText(figure.querySelector(".unit"), value.unit);
+    if (value.unit !== undefined) setText(figure.querySelector(".unit"), value.unit);
     figure.toggleAttribute("data-estimated", Boolean(value.estimated));
   }
 }

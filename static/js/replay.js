@@ -109,11 +109,11 @@ export class Replay {
     return {
       ttft: known(lane.end?.figures.ttft_ms, seen(lane.firstText)),
       ttfo: known(lane.end?.figures.ttfo_ms, seen(lane.firstAnswer)),
-      tok_s: speed === null ? undefined : { text: over ? rate(lane.end.figures.tok_s ?? speed) : rate(speed), unit: "tok/s", estimated: !over },
+      tok_s: speed === null ? undefined : { text: rate(over ? lane.end.figures.tok_s ?? speed : speed), estimated: !over },
       elapsed, e2e: elapsed,
       step: { text: `${new Set(lane.step.slice(0, count)).size}`, unit: `of ${lane.steps}` },
-      output_tokens: tokens === null ? undefined : { text: String(tokens), unit: "", estimated: !over },
-      chunks: { text: String(count), unit: "" },
+      output_tokens: tokens === null ? undefined : { text: String(tokens), estimated: !over },
+      chunks: { text: String(count) },
     };
   }
 
