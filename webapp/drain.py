@@ -37,7 +37,7 @@ def on_drain(callback: Callable[[], None]) -> Callable[[], None]:
 def on_flush(callback: Callable[[], Awaitable[None]]) -> Callable[[], None]:
     """Await `callback()` after the last application has ended and before the process exits.
 
-    Meant for the writer. It has about 1.5 s. Returns a function that forgets the callback.
+    Meant for the writer. It has about 1.75 s. Returns a function that forgets the callback.
     """
     return _register(_flushed, callback)
 

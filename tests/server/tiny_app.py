@@ -11,18 +11,20 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from webapp import drain
-from webapp.server import CannotListen, ServerLimits, serve
+from webapp.server import CannotListen, ServerLimits, StopTimes, serve
 
 CHUNK = b"x" * 16 * 1024
 
 counts: dict[str, int] = {}
 endings: dict[str, str] = {}
-left_waiting: set[asyncio.Task[Any]] = set()
+ended_ns: dict[str, int] = {}
+gates: dict[str, asyncio.Event] = {}
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -42,7 +44,10 @@ async def answer(send: Send, value: Any, status: int = 200) -> None:
 
 
 async def state(scope: Any, receive: Receive, send: Send, name: str) -> None:
-    await answer(send, {"rss": rss_bytes(), "counts": counts, "endings": endings, "fds": temporary_files()})
+    files = temporary_files()
+    await answer(
+        send, {"rss": rss_bytes(), "counts": counts, "endings": endings, "ended_ns": ended_ns, "temporary_files": files}
+    )
 
 
 async def describe(scope: Any, receive: Receive, send: Send, name: str) -> None:
@@ -75,6 +80,7 @@ async def while_connected(receive: Receive, name: str, work: Awaitable[None]) ->
         endings[name] = "cancelled"
         raise
     finally:
+        ended_ns[name] = time.perf_counter_ns()
         for each in (task, watch):
             each.cancel()
         await asyncio.gather(task, watch, return_exceptions=True)
@@ -82,8 +88,8 @@ async def while_connected(receive: Receive, name: str, work: Awaitable[None]) ->
 
 
 async def flood(scope: Any, receive: Receive, send: Send, name: str) -> None:
-    """Send 200 MiB in 16 KiB chunks, as fast as the server takes them."""
-    await while_connected(receive, name, chunks(scope, send, name, 12800, 0))
+    """Send 32 MiB in 16 KiB chunks, as fast as the server takes them."""
+    await while_connected(receive, name, chunks(scope, send, name, 2048, 0))
 
 
 async def paced(scope: Any, receive: Receive, send: Send, name: str) -> None:
@@ -154,9 +160,6 @@ async def slow_reader(scope: Any, receive: Receive, send: Send, name: str) -> No
     endings[name] = "left"
 
 
-gates: dict[str, asyncio.Event] = {}
-
-
 async def release(scope: Any, receive: Receive, send: Send, name: str) -> None:
     gates[name].set()
     await answer(send, {})
@@ -168,10 +171,47 @@ async def big_message(scope: Any, receive: Receive, send: Send, name: str) -> No
     await until_disconnect(receive)
 
 
+async def big_answer(scope: Any, receive: Receive, send: Send, name: str) -> None:
+    """Answer with 8 MiB in one message."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"8388608")]})
+    await send({"type": "http.response.body", "body": bytes(8388608)})
+
+
+async def mixed_sizes(scope: Any, receive: Receive, send: Send, name: str) -> None:
+    """Send 200 messages of very different sizes, each one filled with its own number."""
+    await send({"type": "websocket.accept"})
+    for index in range(200):
+        await send({"type": "websocket.send", "text": mixed_message(index)})
+    await until_disconnect(receive)
+
+
+def mixed_message(index: int) -> str:
+    return f"{index:03d}" * (7 ** (index % 6))
+
+
 async def close_with(scope: Any, receive: Receive, send: Send, name: str) -> None:
     await send({"type": "websocket.accept"})
     await send({"type": "websocket.close", "code": int(name), "reason": "as asked"})
     await until_disconnect(receive)
+
+
+async def undecided(scope: Any, receive: Receive, send: Send, name: str) -> None:
+    """Neither accept nor reject."""
+    await receive()
+    await until_disconnect(receive)
+
+
+async def reject(scope: Any, receive: Receive, send: Send, name: str) -> None:
+    await send({"type": "websocket.close"})
+
+
+async def hang(scope: Any, receive: Receive, send: Send, name: str) -> None:
+    """Block the event loop soon after the answer has begun."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hanging", "more_body": True})
+    while not drain.draining():
+        await asyncio.sleep(0.01)
+    time.sleep(30)
 
 
 async def fail(scope: Any, receive: Receive, send: Send, name: str) -> None:
@@ -191,7 +231,7 @@ BEHAVIOURS = {
     function.__name__: function
     for function in (
         state, describe, body_size, flood, paced, endless, stubborn, echo, slow_reader, release, big_message,
-        close_with, fail, return_early,
+        big_answer, mixed_sizes, close_with, undecided, reject, hang, fail, return_early,
     )
 }  # fmt: skip
 
@@ -233,19 +273,30 @@ def socket_options(client: list[Any]) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
-    for field in dataclasses.fields(ServerLimits):
-        parser.add_argument("--" + field.name, type=type(field.default), default=field.default)
+    parser.add_argument("--writer", default="works")
+    defaults = (ServerLimits(), StopTimes())
+    for values in defaults:
+        for field in dataclasses.fields(values):
+            parser.add_argument("--" + field.name, type=type(field.default), default=field.default)
     options = vars(parser.parse_args())
+    limits, stop_times = (
+        type(values)(**{f.name: options[f.name] for f in dataclasses.fields(values)}) for values in defaults
+    )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    port = options.pop("port")
 
     async def flush() -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05 if options["writer"] == "works" else 60)
         mark("flushed", "yes")
 
     drain.on_flush(flush)
     try:
-        serve(application, port=port, ready=lambda host, port: print(port, flush=True), limits=ServerLimits(**options))
+        serve(
+            application,
+            port=options["port"],
+            ready=lambda host, port: print(port, flush=True),
+            limits=limits,
+            stop_times=stop_times,
+        )
     except CannotListen as error:
         sys.exit(str(error))
 

@@ -8,6 +8,8 @@ class ServerLimits:
     """Limits per connection, unless said otherwise.
 
     `stall_s`: a reader that takes not one byte of what waits for it in this time is cut off.
+    `vanished_s`: the same for a host that acknowledges nothing; the kernel's business, and longer, so that the log
+    line comes first.
     `message_bytes`: one incoming WebSocket message; what we send is not limited.
     `inbox_messages`, `inbox_bytes`: unread incoming messages at which reading from the socket pauses.
     `unsent_bytes`: what the kernel may hold unsent, so that a stalled reader costs little there too.
@@ -24,6 +26,7 @@ class ServerLimits:
     backlog: int = 1024
 
     stall_s: float = 30.0
+    vanished_s: float = 40.0
     arrival_s: float = 60.0
     handshake_s: float = 10.0
     ping_interval_s: float = 5.0
@@ -39,7 +42,7 @@ class StopTimes:
     stream_grace_s: float = 0.75
     leave_s: float = 1.25
     cancel_s: float = 0.5
-    flush_s: float = 1.5
+    flush_s: float = 1.75
     forced_s: float = 5.0
 
 

@@ -101,7 +101,7 @@ def tune(sock: socket.socket, limits: ServerLimits) -> None:
         # Little unsent data in the kernel: tokens stay fresh for a slow reader, and a stalled one costs little.
         (lambda: socket.TCP_NOTSENT_LOWAT, socket.IPPROTO_TCP, limits.unsent_bytes),
         # A host that vanished acknowledges nothing; Linux would try for 15 minutes.
-        (lambda: socket.TCP_USER_TIMEOUT, socket.IPPROTO_TCP, int(limits.stall_s * 1000)),
+        (lambda: socket.TCP_USER_TIMEOUT, socket.IPPROTO_TCP, int(limits.vanished_s * 1000)),
     ]
     for name, level, value in options:
         try:

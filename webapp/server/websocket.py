@@ -138,9 +138,10 @@ class WebSocket(WebSocketProtocol):
             self.sendPong(payload)
 
     def onAutoPingTimeout(self) -> None:
-        # While data waits before our ping, silence proves nothing: the limit on stalled readers decides.
+        # Silence proves nothing while data waits before our ping (there the limit on stalled readers decides), nor
+        # while we do not read ourselves.
         self.autoPingTimeoutCall = None
-        if not self.transport.waiting:
+        if not self.transport.waiting and not self._held:
             super().onAutoPingTimeout()
 
 

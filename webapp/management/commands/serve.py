@@ -7,6 +7,7 @@ from channels.routing import get_default_application
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from webapp.lifespan import start
 from webapp.server import CannotListen, serve
 
 
@@ -19,8 +20,10 @@ class Command(BaseCommand):
         parser.add_argument("--port", default=port, type=port_number, help=f"port to listen on (PORT; now {port})")
 
     def handle(self, *args: Any, host: str, port: int, **options: Any) -> None:
+        application = get_default_application()
+        start()
         try:
-            serve(get_default_application(), host, port, ready=self.announce)
+            serve(application, host, port, ready=self.announce)
         except CannotListen as error:
             raise CommandError(str(error)) from error
 
