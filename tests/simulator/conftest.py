@@ -8,20 +8,24 @@ from aiohttp import web
 
 from tests.simulator.examples import PROFILES
 from webapp.simulator.answers import load_book
-from webapp.simulator.server import build_app
+from webapp.simulator.server import build_runner
 
 
 @pytest.fixture
-async def simulator() -> AsyncIterator[str]:
-    """Serve the example profiles on a free port; yield the address."""
-    runner = web.AppRunner(
-        build_app(PROFILES, load_book()), handler_cancellation=True, access_log=None, shutdown_timeout=0.1
-    )
+async def runner() -> AsyncIterator[web.AppRunner]:
+    """Serve the example profiles on a free port."""
+    runner = build_runner(PROFILES, load_book())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    yield f"http://{host}:{port}"
+    yield runner
     await runner.cleanup()
+
+
+@pytest.fixture
+async def simulator(runner: web.AppRunner) -> str:
+    """Return the address of the simulator."""
+    host, port = runner.addresses[0][:2]
+    return f"http://{host}:{port}"
 
 
 @pytest.fixture

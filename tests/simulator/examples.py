@@ -45,6 +45,7 @@ PROFILES = {
         thinking(slug="older", reasoning_field="reasoning_content"),
         profile(slug="bursty", chunk_tokens=5),
         profile(slug="slow", tok_s=5.0),
+        profile(slug="flood", tok_s=20_000.0),
     )
 }
 

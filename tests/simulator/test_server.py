@@ -1,15 +1,17 @@
 import asyncio
 import io
+import socket
 from statistics import median
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
+from aiohttp import web
 
 from tests.simulator.examples import PROFILES, body, events, sims, text_of
 from webapp.simulator.answers import load_book
-from webapp.simulator.server import BODY_LIMIT
+from webapp.simulator.server import BODY_LIMIT, FULL_BYTES
 from webapp.simulator.text import split_tokens
 
 CHAT = "/v1/chat/completions"
@@ -146,13 +148,29 @@ async def streams_of(session: aiohttp.ClientSession) -> int:
         return int((await response.json())["streams"])
 
 
-async def test_a_client_that_does_not_read_does_not_disturb_its_neighbour(simulator: str) -> None:
-    async with aiohttp.ClientSession(simulator, read_bufsize=1024) as session:
-        fields = {"max_tokens": 100_000, "ignore_eos": True, "stream": True}
-        async with session.post(CHAT, json=body(**fields)):
+async def test_a_client_that_does_not_read_costs_little_memory_and_no_neighbour(
+    runner: web.AppRunner, simulator: str
+) -> None:
+    host, port = simulator.removeprefix("http://").split(":")
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect((host, int(port)))
+        text = orjson.dumps(body(model="flood", stream=True, max_tokens=130_000, ignore_eos=True))
+        deaf.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (CHAT.encode(), len(text), text))
+        async with asyncio.timeout(5):
+            while unsent_bytes(runner) <= FULL_BYTES:
+                await asyncio.sleep(0.01)
+        async with aiohttp.ClientSession(simulator) as session:
             found = await stream(session, max_tokens=200, ignore_eos=True)
+        assert unsent_bytes(runner) < 4 * FULL_BYTES
     arrived_ns = found[0]["sim"]["arrived_ns"]
     assert median((at["sent_ns"] - arrived_ns) / 1000 - at["due_us"] for at in sims(found)) < 10_000
+
+
+def unsent_bytes(runner: web.AppRunner) -> int:
+    assert runner.server is not None
+    transports = [connection.transport for connection in runner.server.connections]
+    return max((at.get_write_buffer_size() for at in transports if at is not None), default=0)
 
 
 @pytest.mark.parametrize(

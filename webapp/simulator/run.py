@@ -11,7 +11,7 @@ from aiohttp import web
 
 from webapp.simulator.answers import load_book
 from webapp.simulator.profile import load_all
-from webapp.simulator.server import build_app
+from webapp.simulator.server import build_runner
 
 try:
     import resource
@@ -21,7 +21,6 @@ except ImportError:  # Windows
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8001
 BACKLOG = 2048
-GOODBYE_S = 0.1  # what open streams get after a signal
 
 
 def serve(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> int:
@@ -36,12 +35,7 @@ def serve(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> int:
 
 
 async def _serve(host: str, port: int) -> int:
-    runner = web.AppRunner(
-        build_app(load_all(), load_book()),
-        handler_cancellation=True,
-        access_log=None,
-        shutdown_timeout=GOODBYE_S,
-    )
+    runner = build_runner(load_all(), load_book())
     await runner.setup()
     try:
         stop = _stop_signal()

@@ -27,6 +27,7 @@ from webapp.simulator.wire import error_body, fault_names, model_entry
 
 BODY_LIMIT = 1024 * 1024
 FULL_BYTES = 64 * 1024  # unsent bytes at which a client counts as not reading
+GOODBYE_S = 0.1  # what open streams get when the server is told to end
 
 PACER = web.AppKey("pacer", Pacer)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -195,10 +196,7 @@ async def _pacing(app: web.Application) -> AsyncIterator[None]:
 
 
 def build_app(profiles: Mapping[str, Profile], book: AnswerBook) -> web.Application:
-    """Return the application.
-
-    Run it with handler_cancellation, so that a client that leaves stops its stream.
-    """
+    """Return the application."""
     simulator = Simulator(profiles, book)
     app = web.Application(middlewares=[_errors], client_max_size=BODY_LIMIT)
     app.on_response_prepare.append(_mark)
@@ -208,3 +206,10 @@ def build_app(profiles: Mapping[str, Profile], book: AnswerBook) -> web.Applicat
     app.router.add_get("/v1/models/{slug}", simulator.model)
     app.router.add_post("/v1/chat/completions", simulator.chat)
     return app
+
+
+def build_runner(profiles: Mapping[str, Profile], book: AnswerBook) -> web.AppRunner:
+    """Return the application ready to be served; a client that leaves stops its stream at once."""
+    return web.AppRunner(
+        build_app(profiles, book), handler_cancellation=True, access_log=None, shutdown_timeout=GOODBYE_S
+    )
