@@ -90,5 +90,5 @@ LOGGING = {
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {"webapp": {"level": "INFO"}, "django": {"handlers": [], "level": "WARNING", "propagate": True}},
+    "loggers": {"webapp": {"level": "INFO"}, "django.request": {"level": "ERROR"}},
 }

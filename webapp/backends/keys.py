@@ -45,3 +45,12 @@ def resolve(reference: str) -> str:
 
 def _missing(what: str) -> StreamError:
     return StreamError("auth", f"No key for this backend on our side: {what}.", permanent=True)
+
+
+def redact(text: str, reference: str) -> str:
+    """Return `text` without the key that `reference` names."""
+    try:
+        key = resolve(reference)
+    except StreamError:
+        return text
+    return text.replace(key, "(key)") if key else text

@@ -7,6 +7,7 @@ split here: what the socket delivers is what the lane stamps.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
@@ -32,9 +33,9 @@ DRAIN_S = 0.1
 class OpenAIHTTP:
     """The client shared by all requests of a process. Made inside a running loop; `close` it at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | bool = True) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -45,18 +46,19 @@ class OpenAIHTTP:
     async def open(self, spec: BackendSpec, prompt: PromptSpec, marks: Marks) -> AsyncIterator[Answer]:
         url = chat_url(spec.base_url)
         host = _host(spec.base_url)
+        key = keys.resolve(spec.key_ref)
         response = None
         try:
             response = await self._session.post(
                 url,
                 data=openai.request_body(spec.model, prompt),
-                headers=_headers(spec),
+                headers=_headers(key),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.limits.connect_s),
                 trace_request_ctx=marks,
             )
             marks.headers = now_ns()
-            await _check_head(response, url)
+            await _check_head(response, url, key)
             yield Answer(
                 reads=response.content.iter_any(),
                 reused=marks.connect is None,
@@ -74,7 +76,7 @@ class OpenAIHTTP:
         with suppress(aiohttp.ClientError, OSError, TimeoutError, StreamError):
             async with self._session.get(
                 spec.base_url.rstrip("/") + "/models",
-                headers=_headers(spec),
+                headers=_headers(keys.resolve(spec.key_ref)),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
@@ -89,27 +91,27 @@ def chat_url(base_url: str) -> str:
     return base_url.rstrip("/") + "/chat/completions"
 
 
-async def _check_head(response: aiohttp.ClientResponse, url: str) -> None:
-    """Raise StreamError unless the answer is a plain event stream."""
+async def _check_head(response: aiohttp.ClientResponse, url: str, key: str) -> None:
+    """Raise StreamError unless the answer is a plain event stream. Error bodies are quoted without our key."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     if response.status != 200:
-        raise faults.of_status(response.status, headers, await _error_body(response), url.partition("?")[0])
+        raise faults.of_status(response.status, headers, await _error_body(response, key), url.partition("?")[0])
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise StreamError(
             "encoding", f"The backend compressed its stream ({encoding}) although asked not to.", permanent=True
         )
     if response.content_type != "text/event-stream":
-        raise faults.not_a_stream(headers.get("content-type", ""), await _error_body(response))
+        raise faults.not_a_stream(headers.get("content-type", ""), await _error_body(response, key))
 
 
-async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+async def _error_body(response: aiohttp.ClientResponse, key: str) -> bytes:
     body = b""
     with suppress(aiohttp.ClientError, OSError, TimeoutError):
         async with asyncio.timeout(2):
             while len(body) < ERROR_BODY_BYTES and (data := await response.content.readany()):
                 body += data
-    return body
+    return body.replace(key.encode(), b"(key)") if key else body
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
@@ -120,14 +122,14 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
                 await response.release()
 
 
-def _headers(spec: BackendSpec) -> dict[str, str]:
+def _headers(key: str) -> dict[str, str]:
     headers = {
         "Accept": "text/event-stream",
         "Accept-Encoding": "identity",
         "Content-Type": "application/json",
         "User-Agent": "splitsecond",
     }
-    if key := keys.resolve(spec.key_ref):
+    if key:
         headers["Authorization"] = f"Bearer {key}"
     return headers
 

@@ -6,6 +6,7 @@ byte streams (tests/data). `Any` ends in this module: what leaves it is typed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,21 +69,24 @@ def request_body(model: str, prompt: PromptSpec) -> bytes:
 def parse(event: SSEEvent) -> Chunk:
     """Read one event.
 
-    Raises StreamError("upstream_error") for an error object, whatever its shape, and ValueError for data that is not
-    a JSON object: the caller decides how many of those it forgives.
+    Raises StreamError("upstream_error") for an error event or object, whatever its shape, and ValueError for data
+    that is not a JSON object: the caller decides how many of those it forgives. Only the first choice (index 0) is
+    read; the text of others would be another answer's.
     """
     data = event.data
     if data.strip() == DONE:
         return Chunk(data, done=True)
-    body = orjson.loads(data)
+    if event.name == "error":
+        raise upstream_error(_loads_or_text(data))
+    body = _loads(data)
     if not isinstance(body, dict):
         raise ValueError("not a JSON object")
-    if body.get("error") or event.name == "error":
+    if body.get("error"):
         raise upstream_error(body)
     choices = body.get("choices")
     content = reasoning = tool = ""
     finish_reason = None
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict) and not choices[0].get("index"):
         content, reasoning, tool = _text_of(choices[0].get("delta"))
         finish_reason = choices[0].get("finish_reason")
     return Chunk(
@@ -95,6 +99,25 @@ def parse(event: SSEEvent) -> Chunk:
         _server_times(body),
         bool(choices),
     )
+
+
+def _loads(data: bytes) -> Any:
+    """Parse JSON; where a server broke UTF-8 or sent half a surrogate pair, keep the text with U+FFFD in its place."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            repaired = json.dumps(json.loads(data.decode("utf-8", "replace")), ensure_ascii=False)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        return orjson.loads(repaired.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def _loads_or_text(data: bytes) -> Any:
+    try:
+        return _loads(data)
+    except ValueError:
+        return data.decode("utf-8", "replace")
 
 
 def _text_of(delta: Any) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from webapp.backends import Backend
+from webapp.backends import Backend, keys
 from webapp.clock import now_ns
 from webapp.core.errors import Outcome, StreamError
 from webapp.core.meter import StreamMeter
@@ -96,7 +96,8 @@ async def run_turn(
     except TimeoutError:
         turn.error = watchdog.error()
     except StreamError as error:
-        turn.error = error
+        turn.error = error  # its text may quote the server, which may quote our key
+        turn.error.message = keys.redact(error.message, turn.spec.key_ref)
     except asyncio.CancelledError:
         turn.outcome = turn.if_cancelled
         raise
