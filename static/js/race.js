@@ -229,7 +229,7 @@ export class RaceStrip {
       let to = x + 1;
       while (to < bins.length && Math.min(bins[to], 4) === level && (to > cut) === after) to += 1;
       if (level) {
-        c.globalAlpha = strength * (0.55 + 0.15 * (level - 1)) * (after ? FUTURE : 1);
+        c.globalAlpha = strength * (0.7 + 0.1 * (level - 1)) * (after ? FUTURE : 1);
         const sole = to - x === 1 && !bins[to]; // a lone tick is drawn a little wider: it must be seen from afar
         c.fillRect(this.left + x, y - tall / 2, sole ? 1.5 : to - x, tall);
       }
