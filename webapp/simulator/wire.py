@@ -5,6 +5,7 @@ JSON encoding of its own text only.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -125,28 +126,13 @@ def error_event(message: str) -> bytes:
 
 
 def model_entry(profile: Profile) -> dict[str, Any]:
-    """Return a profile as an entry of /v1/models; `sim` holds where its figures come from."""
+    """Return a profile as an entry of /v1/models; `sim` holds all of its figures and their source."""
     return {
         "id": profile.slug,
         "object": "model",
         "created": 1_767_225_600,  # 2026-01-01, a fixed value
         "owned_by": "simulator",
-        "sim": {
-            "label": profile.label,
-            "hardware": profile.hardware,
-            "model": profile.model,
-            "family": profile.family,
-            "tok_s": profile.tok_s,
-            "reasons": profile.reasons,
-            "price_in_usd": profile.price_in_usd,
-            "price_out_usd": profile.price_out_usd,
-            "kw_all_in": profile.kw_all_in,
-            "source": profile.source,
-            "date": profile.date,
-            "status": profile.status,
-            "error": profile.error,
-            "confidence": profile.confidence,
-        },
+        "sim": asdict(profile),
     }
 
 
