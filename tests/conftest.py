@@ -1,0 +1,35 @@
+"""What every test may use: the product as live processes, and a database that threads of the product can share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from tests.live import LiveApp, live
+from webapp.services.writer import writer
+
+
+@pytest.fixture(scope="session")
+def live_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApp]:
+    """The web app and the simulator as processes, shared by the whole session: leave it as you found it."""
+    with live(tmp_path_factory.mktemp("live")) as app:
+        yield app
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep SQLite's test database in a file of this session: the writer's thread has a connection of its own."""
+    database = settings.DATABASES["default"]
+    if connection.vendor == "sqlite":
+        database["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture
+def rows(transactional_db: None) -> Iterator[None]:
+    """A database that other threads see too, empty before and after; what the writer still holds is written first."""
+    yield
+    writer.submit(lambda: connection.close())  # the connection of the writer's thread must not outlive the tables
+    assert writer.flush(10), "the writer did not finish"
