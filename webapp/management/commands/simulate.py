@@ -16,9 +16,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default %(default)s)")
-        parser.add_argument(
-            "--port", type=port, default=DEFAULT_PORT, help="default %(default)s, 0: any free"
-        )
+        parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="default %(default)s, 0: any free")
 
     def handle(self, *args: Any, **options: Any) -> None:
         sys.exit(serve(options["host"], options["port"]))
