@@ -7,8 +7,12 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit("Splitsecond needs Python 3.11 or newer; this is %d.%d." % sys.version_info[:2])
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(f"{error}")

@@ -12,14 +12,14 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 
 
 def env_bool(name: str, default: bool) -> bool:
-    value = os.environ.get(name, str(default)).strip().lower()
+    value = (os.environ.get(name) or str(default)).strip().lower()
     if value not in _TRUE | _FALSE:
         raise ImproperlyConfigured(f"{name} is {value!r}; it wants 1 or 0.")
     return value in _TRUE
 
 
 def env_port(name: str, default: int) -> int:
-    value = os.environ.get(name, str(default)).strip()
+    value = (os.environ.get(name) or str(default)).strip()
     if not value.isdecimal() or not 0 <= int(value) <= 65535:
         raise ImproperlyConfigured(f"{name} is {value!r}; it wants a port number from 0 to 65535.")
     return int(value)

@@ -10,7 +10,7 @@ from webapp.environment import env_bool, env_list, env_port, kept_secret
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(os.environ.get("VAR_DIR", BASE_DIR / "var"))
 
-HOST = os.environ.get("HOST", "127.0.0.1")
+HOST = os.environ.get("HOST") or "127.0.0.1"
 PORT = env_port("PORT", 8000)
 SIM_PORT = env_port("SIM_PORT", 8001)
 SIMULATOR_URL = os.environ.get("SIMULATOR_URL", f"http://127.0.0.1:{SIM_PORT}/v1")

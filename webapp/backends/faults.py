@@ -44,7 +44,7 @@ def of_exception(error: BaseException, host: str) -> StreamError:
 
 
 def of_status(status: int, headers: dict[str, str], body: bytes, url: str, now: datetime | None = None) -> StreamError:
-    """Return the StreamError for an answer whose status is not 200. `headers` have lower-case names."""
+    """Return the StreamError for an answer whose status is not 200; `headers` have lower-case names."""
     said = _said(body)
     if status in (401, 403):
         return StreamError(
@@ -61,7 +61,9 @@ def of_status(status: int, headers: dict[str, str], body: bytes, url: str, now: 
         )
     if 300 <= status < 400:
         return StreamError(
-            "redirected", f"The backend redirected us ({status}), which is refused; enter its final URL.", permanent=True
+            "redirected",
+            f"The backend redirected us ({status}), which is refused; enter its final URL.",
+            permanent=True,
         )
     if status in (400, 413, 415, 422):
         return StreamError("bad_request", f"The backend did not accept the request ({status}){said}.", permanent=True)

@@ -1,4 +1,4 @@
-"""A prepared demonstration: the steps that every lane takes, and which figure it is about. Data; see webapp/scenarios."""
+"""A prepared demonstration: the steps that every lane takes, and the figure it is about. Data: webapp/scenarios."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from webapp.core.openai import Usage
@@ -144,7 +145,7 @@ def figures(
 
 def gaps_ms(deltas: Sequence[Delta]) -> list[float]:
     """Return the inter-chunk latencies: differences of arrival of neighbouring chunks, in ms."""
-    return [(b.at_ns - a.at_ns) / NS_PER_MS for a, b in zip(deltas, deltas[1:], strict=False)]
+    return [(b.at_ns - a.at_ns) / NS_PER_MS for a, b in pairwise(deltas)]
 
 
 def estimate_tokens(deltas: Sequence[Delta]) -> int:

@@ -72,9 +72,7 @@ def judge(lanes: Sequence[LaneResult], *, order: str = "parallel", what: str = "
             skew_ms=skew_ms,
             warnings=warnings,
         )
-    return Verdict(
-        _sentence(done, what), _details(done), _winner(done), skew_ms=skew_ms, warnings=warnings
-    )
+    return Verdict(_sentence(done, what), _details(done), _winner(done), skew_ms=skew_ms, warnings=warnings)
 
 
 def _counts(lane: LaneResult) -> bool:

@@ -197,9 +197,7 @@ class Arena:
         return 1 + max((len(slot.history) // 2 for slot in self.slots), default=0)
 
     def _start(self, ask: Ask, slots: list[Slot], asked_by: str) -> Run:
-        entries = [
-            Entry(slot.id, self.letter(slot), slot.spec, slot.source, tuple(slot.history)) for slot in slots
-        ]
+        entries = [Entry(slot.id, self.letter(slot), slot.spec, slot.source, tuple(slot.history)) for slot in slots]
         run = Run(ask, entries, asked_by)
         for slot, lane in zip(slots, run.lanes, strict=True):
             slot.lane = lane

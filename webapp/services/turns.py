@@ -74,9 +74,7 @@ class LiveTurn:
         )
 
 
-async def run_turn(
-    turn: LiveTurn, backend: Backend, listener: Callable[[list[Chunk]], None] = no_listener
-) -> None:
+async def run_turn(turn: LiveTurn, backend: Backend, listener: Callable[[list[Chunk]], None] = no_listener) -> None:
     """Send the turn's prompt and read its answer to the end, whatever the end is.
 
     Returns with `turn.outcome` set; no StreamError leaves. Cancelling is the way to stop it: the upstream connection

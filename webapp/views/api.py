@@ -118,9 +118,8 @@ def _check_messages(messages: Any) -> None:
 async def _backend(slug: str) -> Backend:
     found = await in_thread(queries.backend, slug)
     if found is None:
-        raise BadRequest(
-            f"There is no backend {slug[:80]!r}; GET /v1/models lists them.", "model", status=404, code="model_not_found"
-        )
+        text = f"There is no backend {slug[:80]!r}; GET /v1/models lists them."
+        raise BadRequest(text, "model", status=404, code="model_not_found")
     return found
 
 

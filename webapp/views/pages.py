@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import mimetypes
 from functools import lru_cache
@@ -83,15 +84,19 @@ async def asset(request: HttpRequest, path: str) -> HttpResponse:
     A view of our own because the library's middleware is synchronous, and one synchronous layer would keep Django
     from telling a stream that its client has gone.
     """
-    found = finders.find(path)
-    if not isinstance(found, str) or not Path(found).is_file():
-        raise Http404
-    body, etag = _file(found, Path(found).stat().st_mtime_ns)
+    body, etag = await asyncio.to_thread(_found, path)
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
     if request.headers.get("If-None-Match") == etag:
         return HttpResponse(status=304, headers=headers)
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
     return HttpResponse(body, f"{kind}; charset=utf-8" if kind.startswith("text/") else kind, headers=headers)
+
+
+def _found(path: str) -> tuple[bytes, str]:
+    place = finders.find(path)
+    if not isinstance(place, str) or not Path(place).is_file():
+        raise Http404
+    return _file(place, Path(place).stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ from typing import Any
 from channels.routing import get_default_application
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
 
 from webapp.lifespan import start
 from webapp.server import CannotListen, serve
@@ -15,13 +16,17 @@ class Command(BaseCommand):
     help = "Serve the web app. Ctrl-C or SIGTERM ends it cleanly; a second one at once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        host, port = getattr(settings, "HOST", "127.0.0.1"), int(getattr(settings, "PORT", 8000))
-        parser.add_argument("--host", default=host, help=f"address to listen on (HOST; now {host})")
-        parser.add_argument("--port", default=port, type=port_number, help=f"port to listen on (PORT; now {port})")
+        parser.add_argument("--host", default=settings.HOST, help="address to listen on (HOST, %(default)s)")
+        parser.add_argument(
+            "--port", default=settings.PORT, type=port_number, help="port to listen on, 0: any free (PORT, %(default)s)"
+        )
 
     def handle(self, *args: Any, host: str, port: int, **options: Any) -> None:
         application = get_default_application()
-        start()
+        try:
+            start()
+        except DatabaseError as error:
+            raise CommandError(f"The database is not ready ({error}); run `python manage.py migrate`.") from error
         try:
             serve(application, host, port, ready=self.announce)
         except CannotListen as error:
