@@ -4,8 +4,8 @@
 import os
 import sys
 
-if sys.version_info < (3, 11):
-    sys.exit("Splitsecond needs Python 3.11 or newer; this is %d.%d." % sys.version_info[:2])
+if sys.version_info < (3, 11):  # noqa: UP036 (this is the check)
+    sys.exit("Splitsecond needs Python 3.11 or newer.")
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line

@@ -13,7 +13,7 @@ from webapp.core.errors import StreamError
 from webapp.core.openai import Chunk, Usage
 from webapp.core.spec import Limits
 from webapp.core.sse import SSEDecoder, SSEEvent
-from webapp.core.timing import Delta, Marks, estimate_chunk_tokens
+from webapp.core.timing import Delta, Marks, estimate_tokens
 
 FORGIVEN_EVENTS = 5  # malformed events that a stream survives; more is a server that speaks something else
 
@@ -22,9 +22,10 @@ FORGIVEN_EVENTS = 5  # malformed events that a stream survives; more is a server
 class StreamMeter:
     """Collects one answer.
 
-    Feed it with `receive(data, at_ns)` for each read, then call `finish(at_ns)` once. `deltas` only ever grows, so
-    that a display can follow it with an index of its own and never delays the reader. `marks` may be shared with the
-    connection, which knows when the request was sent.
+    Feed it with `receive(data, at_ns)` for each read until `ended`, then call `finish(at_ns)` once. `deltas` only ever
+    grows, so that a display can follow it with an index of its own and never delays the reader. `marks` may be shared
+    with the connection, which knows when the request was sent. `marker` is True once [DONE] has been seen; `error` is
+    what broke the stream off.
     """
 
     marks: Marks = field(default_factory=Marks)
@@ -33,9 +34,10 @@ class StreamMeter:
     usage: Usage | None = None
     finish_reason: str | None = None
     server_times: dict[str, dict[str, Any]] = field(default_factory=dict)
-    ended: bool = False
+    marker: bool = False
+    error: StreamError | None = None
     malformed: int = 0
-    estimated_tokens: int = 0
+    chars: int = 0
     reads: int = 0
     received_bytes: int = 0
     _events: int = 0
@@ -44,42 +46,63 @@ class StreamMeter:
         self._decoder = SSEDecoder(self.limits.line_bytes)
 
     @property
+    def tokens(self) -> tuple[int, bool]:
+        """The output tokens so far, and whether the server itself has counted them."""
+        if self.usage is not None and self.usage.completion_tokens is not None:
+            return self.usage.completion_tokens, True
+        return estimate_tokens(len(self.deltas), self.chars), False
+
+    @property
+    def ended(self) -> bool:
+        """True where no further read can change the answer: after the end marker, or after an error."""
+        return self.marker or self.error is not None
+
+    @property
     def comments(self) -> int:
         return self._decoder.comments
 
     def receive(self, data: bytes, at_ns: int) -> list[Chunk]:
         """Take one read that arrived at `at_ns` (monotonic ns) and return the chunks it completed.
 
-        Chunks of one read share its time: that is the truth there is. Raises StreamError where the stream breaks the
-        protocol or a limit; what came before stays in `deltas`.
+        Chunks of one read share its time: that is the truth there is. Where the stream breaks the protocol or a limit,
+        `error` is set and the chunks ahead of the fault are returned, so that nothing that arrived is lost.
         """
+        if self.ended:
+            return []
         self.reads += 1
+        room_bytes = self.limits.body_bytes - self.received_bytes
         self.received_bytes += len(data)
-        if self.received_bytes > self.limits.body_bytes:
-            raise self._too_much(f"over {self.limits.body_bytes >> 20} MiB")
-        chunks = []
-        for event in self._decoder.feed(data):
-            chunk = self._take(event, at_ns)
-            if chunk is not None:
-                chunks.append(chunk)
-            if self.ended:
-                break
+        chunks: list[Chunk] = []
+        try:
+            for event in self._decoder.feed(data[:room_bytes]):
+                chunk = self._take(event, at_ns)
+                if chunk is not None:
+                    chunks.append(chunk)
+                if self.marker:
+                    return chunks
+            if len(data) > room_bytes:
+                raise self._too_much(f"over {self.limits.body_bytes >> 20} MiB")
+        except StreamError as error:
+            self.error = error
         return chunks
 
     def finish(self, at_ns: int) -> list[str]:
         """End the measurement at `at_ns` and return notes on the ending, mostly none.
 
-        Raises StreamError("truncated") where the stream had neither a finish reason nor an end marker: the connection
-        closed in the middle of an answer, and however clean the close, that is not a success.
+        Raises `error` where the stream was broken off, and StreamError("truncated") where it had neither a finish
+        reason nor an end marker: the connection closed in the middle of an answer, and however clean the close, that
+        is not a success.
         """
         self.marks.end = at_ns
-        if self.finish_reason is None and not self.ended:
+        if self.error is not None:
+            raise self.error
+        if self.finish_reason is None and not self.marker:
             raise StreamError(
                 "truncated",
                 "The backend closed the stream before its answer was complete; what had arrived is kept.",
             )
         notes = []
-        if not self.ended:
+        if not self.marker:
             notes.append("no end marker ([DONE])")
         if self.malformed:
             notes.append(f"{self.malformed} malformed event(s) skipped")
@@ -99,7 +122,7 @@ class StreamMeter:
             self._forgive(error)
             return None
         if chunk.done:
-            self.ended = True
+            self.marker = True
             return chunk
         if chunk.finish_reason:
             self.finish_reason = chunk.finish_reason
@@ -130,7 +153,7 @@ class StreamMeter:
 
     def _append(self, delta: Delta) -> None:
         self.deltas.append(delta)
-        self.estimated_tokens += estimate_chunk_tokens(delta)
+        self.chars += len(delta.text)
 
     def _new_tokens(self, chunk: Chunk) -> int | None:
         """Return the tokens of this chunk where the server counts along (usage in every chunk), else None.

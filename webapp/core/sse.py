@@ -8,6 +8,7 @@ browser's reconnection, which a measured request never does, so they are read an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from webapp.core.errors import StreamError
@@ -39,8 +40,11 @@ class SSEDecoder:
         self._skip_lf = False  # the last read ended in CR: an LF that opens the next belongs to it
         self.comments = 0
 
-    def feed(self, data: bytes) -> list[SSEEvent]:
-        """Return the events that `data` completes, in order; often none, sometimes several."""
+    def feed(self, data: bytes) -> Iterator[SSEEvent]:
+        """Yield the events that `data` completes, in order; often none, sometimes several.
+
+        An iterator, so that events ahead of an over-long line in the same read are out before it raises.
+        """
         if self._skip_lf and data:
             self._skip_lf = False
             if data[0] == 0x0A:
@@ -50,21 +54,21 @@ class SSEDecoder:
             self._rest.clear()
             if len(data) < len(_BOM) and _BOM.startswith(data):
                 self._rest += data
-                return []
+                return
             data = data.removeprefix(_BOM)
             self._at_start = False
-        lines = self._split(data)
-        events: list[SSEEvent] = []
-        for line in lines:
+        for line in self._split(data):
             if line:
                 self._take(line)
             elif self._data:
-                events.append(SSEEvent(self._name, b"\n".join(self._data)))
+                event = SSEEvent(self._name, b"\n".join(self._data))
                 self._data = []
                 self._name = ""
+                yield event
             else:
                 self._name = ""
-        return events
+        if len(self._rest) > self._max_line_bytes:
+            raise self._too_large()
 
     def _split(self, data: bytes) -> list[bytes]:
         """Return the lines that `data` completes and keep the unfinished rest."""
@@ -74,12 +78,9 @@ class SSEDecoder:
         head, newline, tail = data.rpartition(b"\n")
         if not newline:
             self._rest += data  # grows in place: a line that comes byte by byte is not copied again for each byte
-            lines = []
-        else:
-            lines = (bytes(self._rest) + head if self._rest else head).split(b"\n")
-            self._rest = bytearray(tail)
-        if len(self._rest) > self._max_line_bytes:
-            raise self._too_large()
+            return []
+        lines = (bytes(self._rest) + head if self._rest else head).split(b"\n")
+        self._rest = bytearray(tail)
         return lines
 
     def _take(self, line: bytes) -> None:
@@ -104,6 +105,11 @@ class SSEDecoder:
 
 
 def encode_event(data: bytes, name: str = "") -> bytes:
-    """Return the event as bytes that every SSE decoder reads back as the same `data` and `name`."""
+    """Return the event as bytes that every SSE decoder reads back as the same `data` and `name`.
+
+    Raises ValueError for what the format cannot carry: CR in `data`, a line end in `name`.
+    """
+    if b"\r" in data or "\r" in name or "\n" in name:
+        raise ValueError("an event cannot carry CR in its data or a line end in its name")
     head = b"event: " + name.encode() + b"\n" if name else b""
     return head + b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"

@@ -31,7 +31,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
     """Return the nearest-rank percentile of `ordered` (ascending, not empty): always a value that was measured."""
     if not ordered:
         raise ValueError("no samples")
-    return ordered[max(0, ceil(percent / 100 * len(ordered)) - 1)]
+    return ordered[max(0, ceil(percent * len(ordered) / 100) - 1)]
 
 
 def summarise(samples: Sequence[float]) -> Summary | None:

@@ -1,7 +1,7 @@
 """What is measured of one answer, and how each figure follows from the marks.
 
 Marks are monotonic nanoseconds of one clock; figures are milliseconds and tokens per second. A figure that the stream
-does not support is None, never 0. The definitions a person reads in the page are in `definitions.py`, and a test holds
+does not support is None, never 0. The definitions a person reads in the page are in `definitions.toml`, and a test holds
 the two together. Sources: aiperf (TTFT, TTFO, ICL, TPOT as its inter-token latency), vLLM's benchmark (TPOT), MLPerf.
 """
 
@@ -101,21 +101,21 @@ def figures(
     usage: Usage | None,
     prices_usd_per_mtok: tuple[float | None, float | None] = (None, None),
     *,
-    estimated_tokens: int | None = None,
+    chars: int | None = None,
     live: bool = False,
 ) -> Figures:
     """Return the figures of an answer from its raw marks.
 
-    `prices_usd_per_mtok` are the input and output price in US dollars per million tokens. `estimated_tokens` is
-    `estimate_tokens(deltas)` where the caller has kept count. `live` leaves out what takes a look at every delta
-    (TPOT, inter-chunk latency): read-outs are made several times a second while others are being measured.
+    `prices_usd_per_mtok` are the input and output price in US dollars per million tokens. `chars` is the number of
+    characters in `deltas` where the caller has kept count. `live` leaves out what takes a look at every delta (TPOT,
+    inter-chunk latency): read-outs are made several times a second while others are being measured.
     """
     exact = usage.completion_tokens if usage else None
-    tokens = exact if exact is not None else estimated_tokens
-    if tokens is None:
-        tokens = estimate_tokens(deltas)
+    if chars is None:
+        chars = sum(len(delta.text) for delta in deltas)
+    tokens = exact if exact is not None else estimate_tokens(len(deltas), chars)
     source = "usage" if exact is not None else "estimate"
-    in_first, first_known = (0, False) if live else _tokens_in_first(deltas, tokens)
+    in_first, first_known = (0, False) if live else _tokens_in_first(deltas, tokens, chars)
     tpot_ms = None if live else _tpot_ms(marks, tokens, in_first)
     e2e_ms = _ms(marks.sent, marks.last_token)
     window_ns = (marks.last_token or 0) - (marks.first_token or 0)
@@ -148,21 +148,18 @@ def gaps_ms(deltas: Sequence[Delta]) -> list[float]:
     return [(b.at_ns - a.at_ns) / NS_PER_MS for a, b in pairwise(deltas)]
 
 
-def estimate_tokens(deltas: Sequence[Delta]) -> int:
-    """Return a token count for servers that report none: one per chunk, more where chunks hold much text."""
-    return sum(estimate_chunk_tokens(delta) for delta in deltas)
+def estimate_tokens(chunks: int, chars: int) -> int:
+    """Return a token count for a stream whose server has reported none so far.
+
+    Chunks of up to two tokens' worth of characters on average are taken for one token each, as most servers send
+    them; in longer ones the characters are counted, four to a token.
+    """
+    if chars <= 2 * CHARS_PER_TOKEN * chunks:
+        return chunks
+    return round(chars / CHARS_PER_TOKEN)
 
 
-def estimate_chunk_tokens(delta: Delta) -> int:
-    """Return the server's count for this chunk, else 1 up to two tokens' worth of characters, else characters / 4."""
-    if delta.tokens is not None:
-        return delta.tokens
-    if len(delta.text) <= 2 * CHARS_PER_TOKEN:
-        return 1
-    return round(len(delta.text) / CHARS_PER_TOKEN)
-
-
-def _tokens_in_first(deltas: Sequence[Delta], tokens: int) -> tuple[int, bool]:
+def _tokens_in_first(deltas: Sequence[Delta], tokens: int, chars: int) -> tuple[int, bool]:
     """Return how many tokens the first chunk held and whether that is known rather than shared out by characters."""
     if not deltas:
         return 0, True
@@ -170,7 +167,6 @@ def _tokens_in_first(deltas: Sequence[Delta], tokens: int) -> tuple[int, bool]:
         return deltas[0].tokens, True
     if tokens <= len(deltas):
         return 1, True
-    chars = sum(len(delta.text) for delta in deltas)
     return max(1, round(tokens * len(deltas[0].text) / chars)) if chars else 1, False
 
 

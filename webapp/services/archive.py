@@ -10,7 +10,7 @@ from webapp.core.errors import Outcome, StreamError
 from webapp.core.openai import Usage
 from webapp.core.scenario import Step
 from webapp.core.spec import BackendSpec, PromptSpec
-from webapp.core.timing import Delta, Marks, estimate_tokens
+from webapp.core.timing import Delta, Marks
 from webapp.core.verdict import Verdict, Warn
 from webapp.models import Comparison, Turn
 from webapp.services.lanes import Lane
@@ -60,7 +60,7 @@ def _turn(row: Turn) -> LiveTurn:
     meter = turn.meter
     meter.marks = Marks(**row.marks_ns)
     meter.deltas = [Delta(*delta) for delta in row.deltas]
-    meter.estimated_tokens = estimate_tokens(meter.deltas)
+    meter.chars = sum(len(delta.text) for delta in meter.deltas)
     meter.usage = Usage(**row.usage) if row.usage else None
     meter.server_times = row.server_times
     turn.outcome = Outcome(row.outcome)

@@ -164,8 +164,8 @@ def _checks(turn: LiveTurn) -> Sequence[Check]:
     per_chunk = figures.tokens_per_chunk
     text = "n/a" if per_chunk is None else f"{per_chunk:.1f}" + ("" if exact else " (estimated)")
     checks.append(Check("tokens_per_chunk", "Tokens per chunk", text, "unknown" if per_chunk is None else "ok"))
-    marker = "[DONE]" if meter.ended else "finish_reason only" if meter.finish_reason else "none"
-    checks.append(Check("end", "Stream end marker", marker, "ok" if meter.ended else "warn"))
+    marker = "[DONE]" if meter.marker else "finish_reason only" if meter.finish_reason else "none"
+    checks.append(Check("end", "Stream end marker", marker, "ok" if meter.marker else "warn"))
     vendors = ", ".join(meter.server_times) or "none"
     checks.append(Check("server_times", "Server-side times", vendors, "ok" if meter.server_times else "unknown"))
     if turn.simulated:

@@ -69,7 +69,7 @@ class LiveTurn:
             self.meter.deltas,
             self.meter.usage,
             prices,
-            estimated_tokens=self.meter.estimated_tokens,
+            chars=self.meter.chars,
             live=self.outcome is Outcome.RUNNING,
         )
 

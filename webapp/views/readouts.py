@@ -112,9 +112,7 @@ def _rate_so_far(turn: LiveTurn, now_ns: int) -> float | None:
     deltas = turn.meter.deltas
     if len(deltas) < 2 or deltas[-1].at_ns == deltas[0].at_ns:
         return None
-    usage = turn.meter.usage
-    counted = usage.completion_tokens if usage else None
-    tokens = counted if counted is not None else turn.meter.estimated_tokens
+    tokens, _ = turn.meter.tokens
     return tokens * (len(deltas) - 1) / len(deltas) / ((deltas[-1].at_ns - deltas[0].at_ns) / 1e9)
 
 
@@ -124,7 +122,8 @@ def _window_rate(turn: LiveTurn, now_ns: int) -> float | None:
     if not deltas or now_ns - deltas[0].at_ns < WINDOW_NS:
         return None
     inside = len(deltas) - bisect_left(deltas, now_ns - WINDOW_NS, key=lambda delta: delta.at_ns)
-    return inside * turn.meter.estimated_tokens / len(deltas)
+    tokens, _ = turn.meter.tokens
+    return inside * tokens / len(deltas)
 
 
 def _elapsed(lane: Lane | None, now_ns: int, missing: str) -> Figure:
