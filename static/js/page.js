@@ -34,6 +34,7 @@ class Arena {
     this.replay = new Replay(this.recording, this.strip, {
       play: $("replay"), word: $("replay-word"), speed: $("replay-speed"), photo: $("photo"), scrub: $("scrub"), leave: $("live"),
     });
+    this.attaching = false;
     this.catchingUp = false;       // between "attached" and the end of what is replayed, nothing is announced
     this.socket = new Socket(element, { attach: () => this.attachment(), patch });
     this.socket.addEventListener("json", (event) => this.receive(event.detail));
@@ -59,15 +60,17 @@ class Arena {
 
   onAttached(message) {
     this.element.dataset.arena = message.arena;
-    const running = this.recording.running;
-    if (message.run !== this.recording.run) this.recording.running = false;
-    this.catchingUp = !running;
+    history.replaceState(null, "", `?arena=${encodeURIComponent(message.arena)}`); // a reload finds the same arena
+    this.attaching = true;
+    if (message.run !== this.recording.run) this.running(false);
+    this.catchingUp = !this.recording.running;
     setTimeout(() => { this.catchingUp = false; }, 1000);
   }
 
   onRun(message) {
-    const known = message.run === this.recording.run && message.lanes.every(({ lane }) => this.recording.lane(lane, message.run));
-    if (known) return;             // a re-attach tells again what is here already
+    const again = this.attaching && message.run === this.recording.run && message.lanes.every(({ lane }) => this.recording.lanes.has(lane));
+    this.attaching = false;
+    if (again) return;             // a re-attach tells again what is here already
     this.replay.leave();
     this.recording.begin(message, laneCards().map((card) => card.dataset.lane));
     this.element.dataset.run = message.run;
@@ -99,6 +102,7 @@ class Arena {
     const lane = this.recording.addEnd(message);
     if (!lane) return;
     this.setState(lane.id, endState(message.outcome));
+    if (message.error) this.showError(lane.id, message.error);
     const did = { done: "finished", stopped: "was stopped" }[message.outcome] ?? "failed";
     this.say(`Lane ${lane.letter} ${did} after ${words(message.at_us - lane.zero)}.`);
     this.strip.wake();
@@ -128,6 +132,17 @@ class Arena {
     card.dataset.state = state;
     chip.dataset.state = state;
     chip.querySelector(".state-word").textContent = state;
+  }
+
+  showError(id, sentence) {
+    const pane = $(`text-${id}`);
+    if (!pane || $(`error-${id}`)) return;
+    const line = document.createElement("p");
+    line.className = "lane-error";
+    line.id = `error-${id}`;
+    line.textContent = sentence;
+    pane.append(line);
+    this.text.lanes.get(id)?.follow.settle();
   }
 
   running(on) {

@@ -3,9 +3,7 @@
 
 const frozen = new Map(); // element id → the original that a stand-in replaces
 
-function keysOf(readout) {
-  return Array.from(readout.querySelectorAll(".figure"), (figure) => figure.dataset.key).join();
-}
+function figuresOf(readout) { return readout.querySelectorAll(".figure"); }
 
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
@@ -15,9 +13,11 @@ function setText(node, text) {
 export function patch(target, fresh) {
   if (!fresh?.classList.contains("readout")) return false;
   const current = frozen.get(target.id) ?? target;
-  if (keysOf(current) !== keysOf(fresh)) return replaceFrozen(target, fresh);
-  const old = current.querySelectorAll(".figure");
-  fresh.querySelectorAll(".figure").forEach((figure, i) => {
+  const old = figuresOf(current);
+  const now = figuresOf(fresh);
+  if (old.length !== now.length) return replaceFrozen(target, fresh);
+  now.forEach((figure, i) => {
+    if (old[i].dataset.key !== figure.dataset.key) rename(old[i], figure);
     setText(old[i].querySelector(".num"), figure.querySelector(".num").textContent);
     setText(old[i].querySelector(".unit"), figure.querySelector(".unit").textContent);
     old[i].toggleAttribute("data-estimated", figure.hasAttribute("data-estimated"));
@@ -26,6 +26,14 @@ export function patch(target, fresh) {
   const freshPhases = fresh.querySelector(".phases");
   if (phases.innerHTML !== freshPhases.innerHTML) phases.replaceChildren(...freshPhases.childNodes);
   return true;
+}
+
+/** "Elapsed" becomes "Total" when its lane ends. */
+function rename(old, figure) {
+  old.dataset.key = figure.dataset.key;
+  const button = old.querySelector("[data-define]");
+  button.dataset.define = figure.dataset.key;
+  button.textContent = figure.querySelector("[data-define]").textContent;
 }
 
 function replaceFrozen(target, fresh) {

@@ -4,8 +4,8 @@
 const FAILED = new Set(["error", "timeout", "truncated", "interrupted"]);
 
 class LaneRecord {
-  constructor(run, { lane, letter, label, badge, steps = 1 }) {
-    Object.assign(this, { run, id: lane, letter, label, badge, steps });
+  constructor({ lane, letter, label, badge, steps = 1 }) {
+    Object.assign(this, { id: lane, letter, label, badge, steps });
     this.states = [];        // {at, state, step}
     this.at = [];            // one entry per delta in these four
     this.kind = [];
@@ -71,16 +71,14 @@ export class Recording {
     this.running = true;
     this.lag = Infinity;
     for (const id of [...this.lanes.keys()]) if (!shown.includes(id)) this.lanes.delete(id);
-    for (const lane of message.lanes) this.lanes.set(lane.lane, new LaneRecord(message.run, lane));
+    for (const lane of message.lanes) this.lanes.set(lane.lane, new LaneRecord(lane));
   }
 
-  lane(id, run) {
+  // The frames below name their run too. It is not compared: a socket keeps its order, so nothing of an earlier run
+  // can come after the message that began this one, and a lane that ran again alone has another run than its neighbours.
+
+  addState({ lane: id, state, at_us: at, step = 0 }) {
     const lane = this.lanes.get(id);
-    return lane && lane.run === run ? lane : null;
-  }
-
-  addState({ run, lane: id, state, at_us: at, step = 0 }) {
-    const lane = this.lane(id, run);
     if (!lane) return null;
     if (lane.states.some((s) => s.at === at && s.state === state && s.step === step)) return null; // a replayed one
     lane.states.push({ at, state, step });
@@ -90,10 +88,10 @@ export class Recording {
   }
 
   /** Add a frame's new deltas. Returns the lanes that a gap was found in: the page must re-attach for those. */
-  addDeltas({ run, lanes }, now) {
+  addDeltas({ lanes }, now) {
     const gaps = [];
     for (const [id, { from, d }] of Object.entries(lanes)) {
-      const lane = this.lane(id, run);
+      const lane = this.lanes.get(id);
       if (!lane) continue;
       if (from > lane.at.length) { gaps.push(id); continue; }
       for (let i = lane.at.length - from; i < d.length; i += 1) lane.addDelta(d[i]);
@@ -102,8 +100,8 @@ export class Recording {
     return gaps;
   }
 
-  addEnd({ run, lane: id, outcome, at_us: at, figures }) {
-    const lane = this.lane(id, run);
+  addEnd({ lane: id, outcome, at_us: at, figures }) {
+    const lane = this.lanes.get(id);
     if (!lane || lane.end) return null;
     lane.end = { at, outcome, figures: figures ?? {} };
     return lane;
@@ -144,9 +142,9 @@ export class Recording {
     recording.begin({ run, order, lanes }, lanes.map((lane) => lane.lane));
     recording.running = false;
     for (const { lane, states = [], d = [], end_us: at, outcome, figures } of lanes) {
-      for (const [when, state, step] of states) recording.addState({ run, lane, state, at_us: when, step });
-      recording.addDeltas({ run, lanes: { [lane]: { from: 0, d } } });
-      if (at != null) recording.addEnd({ run, lane, outcome, at_us: at, figures });
+      for (const [when, state, step] of states) recording.addState({ lane, state, at_us: when, step });
+      recording.addDeltas({ lanes: { [lane]: { from: 0, d } } });
+      if (at != null) recording.addEnd({ lane, outcome, at_us: at, figures });
     }
     return recording;
   }

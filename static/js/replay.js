@@ -111,7 +111,8 @@ export class Replay {
       ttfo: known(lane.end?.figures.ttfo_ms, seen(lane.firstAnswer)),
       tok_s: speed === null ? undefined : { text: rate(over ? lane.end.figures.tok_s ?? speed : speed), estimated: !over },
       elapsed, e2e: elapsed,
-      step: { text: `${new Set(lane.step.slice(0, count)).size}`, unit: `of ${lane.steps}` },
+      voice_budget: seen(lane.firstAnswer),
+      step: { text: `${over ? lane.steps : Math.max(0, new Set(lane.step.slice(0, count)).size - 1)}/${lane.steps}` },
       output_tokens: tokens === null ? undefined : { text: String(tokens), estimated: !over },
       chunks: { text: String(count) },
     };
@@ -154,7 +155,7 @@ function newPane(host, lane) {
   const box = document.createElement("div");
   host.append(noteBox, box);
   const follow = new Follow(host.closest(".lane-text"));
-  return { host, lane, note: noteBox, text: new LaneText(box, { steps: lane.steps }), count: 0, follow };
+  return { host, lane, note: noteBox, text: new LaneText(box, lane.steps), count: 0, follow };
 }
 
 function note(lane, count, moment) {

@@ -36,7 +36,7 @@ class Writer {
 
 /** One lane's running text inside `host`: thinking apart from the answer, one section per step. */
 export class LaneText {
-  constructor(host, { steps = 1 } = {}) {
+  constructor(host, steps = 1) {
     this.host = host;
     this.steps = steps;
     this.reset();
@@ -88,7 +88,7 @@ export class LaneText {
     this.section.className = "step";
     const label = document.createElement("h3");
     label.className = "step-label";
-    label.textContent = `Step ${step + 1}`;
+    label.textContent = stepLabel(step);
     this.section.append(label);
     this.host.append(this.section);
   }
@@ -117,6 +117,11 @@ export class LaneText {
     this.section.append(box);
     return new Writer(box);
   }
+}
+
+/** The step's name as the prompt box lists it, so that nothing changes when the server's rendering arrives. */
+function stepLabel(step) {
+  return document.querySelectorAll(".steps-list b")[step]?.textContent || `Step ${step + 1}`;
 }
 
 /** Keeps a scroller at its end until the person scrolls up, and again once they come back. */
@@ -157,7 +162,7 @@ export class TextPane {
       const scroller = host.closest(".lane-text");
       const follow = bound && bound.follow.scroller === scroller ? bound.follow : new Follow(scroller);
       follow.on = true;
-      this.lanes.set(id, { lane, host, follow, text: new LaneText(host, { steps: lane.steps }), written: 0 });
+      this.lanes.set(id, { lane, host, follow, text: new LaneText(host, lane.steps), written: 0 });
     }
     this.wake();
   }
