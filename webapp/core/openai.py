@@ -20,7 +20,7 @@ from webapp.core.sse import SSEEvent
 DONE = b"[DONE]"
 
 # Names under which servers report their own clocks, and whose they are. Values are shown apart, never mixed with ours:
-# vendors start and stop these clocks at different events.
+# vendors start and stop these clocks at different events. Groq's stand one level deeper, beside its token counts.
 SERVER_TIMES = {"time_info": "Cerebras", "timings": "llama.cpp", "x_groq": "Groq", "metrics": "vLLM"}
 
 
@@ -81,7 +81,7 @@ def parse(event: SSEEvent) -> Chunk:
     body = _loads(data)
     if not isinstance(body, dict):
         raise ValueError("not a JSON object")
-    if body.get("error"):
+    if body.get("error") or body.get("object") == "error":
         raise upstream_error(body)
     choices = body.get("choices")
     content = reasoning = tool = ""
@@ -143,7 +143,7 @@ def _tool_text(call: dict[str, Any]) -> str:
 
 
 def _usage(body: dict[str, Any]) -> Usage | None:
-    usage = body.get("usage")
+    usage = body.get("usage") or _groq(body).get("usage")
     if not isinstance(usage, dict):
         return None
     return Usage(
@@ -164,7 +164,14 @@ def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
 
 
 def _server_times(body: dict[str, Any]) -> tuple[tuple[str, dict[str, Any]], ...]:
-    return tuple((vendor, body[name]) for name, vendor in SERVER_TIMES.items() if isinstance(body.get(name), dict))
+    blocks = [(vendor, body[name]) for name, vendor in SERVER_TIMES.items() if name in body]
+    blocks = [(vendor, _groq(body).get("usage") if vendor == "Groq" else block) for vendor, block in blocks]
+    return tuple((vendor, block) for vendor, block in blocks if isinstance(block, dict))
+
+
+def _groq(body: dict[str, Any]) -> dict[str, Any]:
+    block = body.get("x_groq")
+    return block if isinstance(block, dict) else {}
 
 
 def error_text(body: Any) -> str:
@@ -172,6 +179,8 @@ def error_text(body: Any) -> str:
     error = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or error.get("error") or ""
+    if isinstance(error, list):  # FastAPI: one entry for each field that is wrong
+        error = "; ".join(_text(entry.get("msg")) for entry in error if isinstance(entry, dict))
     text = error if isinstance(error, str) else ""
     return " ".join(text.split())[:300]
 

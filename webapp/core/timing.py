@@ -1,8 +1,8 @@
 """What is measured of one answer, and how each figure follows from the marks.
 
 Marks are monotonic nanoseconds of one clock; figures are milliseconds and tokens per second. A figure that the stream
-does not support is None, never 0. The definitions a person reads in the page are in `definitions.toml`, and a test holds
-the two together. Sources: aiperf (TTFT, TTFO, ICL, TPOT as its inter-token latency), vLLM's benchmark (TPOT), MLPerf.
+does not support is None, never 0. What a person reads about them in the page is in `definitions.toml`, and a
+test holds the two together. Sources: aiperf (TTFT, TTFO, ICL, TPOT as its inter-token latency), vLLM (TPOT), MLPerf.
 """
 
 from __future__ import annotations
