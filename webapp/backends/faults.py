@@ -52,7 +52,9 @@ def of_status(status: int, headers: dict[str, str], body: bytes, url: str, now: 
         )
     if status == 404:
         detail = said or f" at {url}"
-        return StreamError("not_found", f"The backend does not know this model or path (404){detail}.", permanent=True)
+        return StreamError(
+            "not_found", f"The backend does not know this model or path (404){detail}.", permanent=True, status=404
+        )
     if status == 429:
         wait_s = retry_after_s(headers.get("retry-after", ""), now or datetime.now(UTC))
         when = f"try again in {wait_s:.0f} s" if wait_s is not None else "try again in a minute"
@@ -64,9 +66,12 @@ def of_status(status: int, headers: dict[str, str], body: bytes, url: str, now: 
             "redirected",
             f"The backend redirected us ({status}), which is refused; enter its final URL.",
             permanent=True,
+            status=status,
         )
     if status in (400, 413, 415, 422):
-        return StreamError("bad_request", f"The backend did not accept the request ({status}){said}.", permanent=True)
+        return StreamError(
+            "bad_request", f"The backend did not accept the request ({status}){said}.", permanent=True, status=status
+        )
     side = "The backend failed" if status >= 500 else "The backend answered unexpectedly"
     return StreamError("http_status", f"{side} ({status}){said}; try again, or look at its log.", status=status)
 
