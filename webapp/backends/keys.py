@@ -11,6 +11,8 @@ from pathlib import Path
 
 from webapp.core.errors import StreamError
 
+# So much of a key tells something; shorter pieces (“sk-”) are public.
+TELLING_CHARS = 6
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -25,22 +27,30 @@ def check_reference(reference: str) -> None:
 def resolve(reference: str) -> str:
     """Return the key that `reference` names, "" where there is none.
 
-    Raises StreamError("auth") where the variable or the file does not exist: the request would only be refused.
+    Raises StreamError("auth") where the variable or the file does not exist, or holds something that no header can
+    carry: the request would only be refused.
     """
     scheme, _, rest = reference.partition(":")
     if not reference:
         return ""
     if scheme == "env":
-        if key := os.environ.get(rest, "").strip():
-            return key
-        raise _missing(f"the environment variable {rest} is not set")
+        key, place = os.environ.get(rest, "").strip(), f"the environment variable {rest}"
+        if not key:
+            raise _missing(f"{place} is not set")
+    else:
+        key, place = _read(rest), "its key file"
+        if not key:
+            raise _missing(f"{place} is empty")
+    if not (key.isascii() and key.isprintable()):
+        raise _missing(f"{place} holds more than one line, or letters that no key has")
+    return key
+
+
+def _read(path: str) -> str:
     try:
-        key = Path(rest).expanduser().read_text(encoding="utf-8").strip()
+        return Path(path).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         raise _missing("its key file cannot be read") from None
-    if not key:
-        raise _missing("its key file is empty")
-    return key
 
 
 def _missing(what: str) -> StreamError:
@@ -48,9 +58,11 @@ def _missing(what: str) -> StreamError:
 
 
 def redact(text: str, reference: str) -> str:
-    """Return `text` without the key that `reference` names."""
+    """Return `text` without the key that `reference` names, and without the beginning of it that a cut text ends in."""
     try:
         key = resolve(reference)
     except StreamError:
         return text
-    return text.replace(key, "(key)") if key else text
+    for length in range(len(key), min(len(key), TELLING_CHARS) - 1, -1):
+        text = text.replace(key[:length], "(key)") if length else text
+    return text
