@@ -123,9 +123,9 @@ def _warnings(lanes: Sequence[LaneResult], done: Sequence[LaneResult], order: st
     """Every reason why the comparison was not fair, in the order of their weight."""
     found = []
     if failed := [lane for lane in lanes if lane.outcome.failed]:
-        found.append(Warn("not all finished", f"{_names(failed)} failed and is left out of the comparison."))
+        found.append(Warn("not all finished", f"{_names(failed)} failed and {_is(failed)} left out of the comparison."))
     if stopped := [lane for lane in lanes if lane.outcome in (Outcome.STOPPED, Outcome.INTERRUPTED)]:
-        found.append(Warn("stopped early", f"{_names(stopped)} was stopped and is left out of the comparison."))
+        found.append(Warn("stopped early", f"{_names(stopped)} {_was(stopped)} stopped and {_is(stopped)} left out."))
     families = {lane.model_family for lane in lanes}
     if len(families) > 1:
         found.append(Warn("different models", "The lanes run different models: " + ", ".join(sorted(families)) + "."))
@@ -135,7 +135,7 @@ def _warnings(lanes: Sequence[LaneResult], done: Sequence[LaneResult], order: st
     found += _length_warning(done)
     cached = [lane for lane in lanes if lane.cached_tokens]
     if cached and len(cached) < len(lanes):
-        found.append(Warn("cached prompt", f"{_names(cached)} answered from a prompt cache, the others did not."))
+        found.append(Warn("cached prompt", f"{_names(cached)} answered from a prompt cache; the others reported none."))
     cold = [lane for lane in lanes if lane.reused is False]
     if cold and len(cold) < len(lanes):
         detail = f"{_names(cold)} had to open a connection first, the others did not; set-up is outside of TTFT."
@@ -163,6 +163,14 @@ def _names(lanes: Sequence[LaneResult]) -> str:
     return letters[0] if len(letters) == 1 else ", ".join(letters[:-1]) + " and " + letters[-1]
 
 
+def _is(lanes: Sequence[LaneResult]) -> str:
+    return "is" if len(lanes) == 1 else "are"
+
+
+def _was(lanes: Sequence[LaneResult]) -> str:
+    return "was" if len(lanes) == 1 else "were"
+
+
 def _ratio(larger: float | None, smaller: float | None) -> float:
     return (larger or 0.0) / smaller if smaller else float("inf")
 
@@ -177,9 +185,10 @@ def duration(ms: float | None) -> str:
     if ms is None:
         return "n/a"
     if ms < 99.95:
-        return f"{ms:.1f} ms" if ms < 9.995 else f"{ms:.0f} ms"
+        return f"{ms:.1f} ms" if ms < 9.95 else f"{ms:.0f} ms"
     if ms < 9_995:
         return f"{ms / 1000:.2f} s"
     if ms < 99_950:
         return f"{ms / 1000:.1f} s"
-    return f"{ms // 60_000:.0f} min {ms % 60_000 / 1000:.0f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    return f"{minutes} min {seconds} s"
