@@ -34,7 +34,7 @@ class LiveTurn:
     prompt: PromptSpec
     step: int = 0
     id: str = field(default_factory=new_id)
-    meter: StreamMeter = field(default_factory=StreamMeter)
+    meter: StreamMeter = field(init=False)
     outcome: Outcome = Outcome.RUNNING
     error: StreamError | None = None
     notes: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ class LiveTurn:
     if_cancelled: Outcome = Outcome.STOPPED
 
     def __post_init__(self) -> None:
-        self.meter.limits = self.spec.limits
+        self.meter = StreamMeter(limits=self.spec.limits)
 
     @property
     def marks(self) -> Marks:
