@@ -81,6 +81,10 @@ class OpenAIHTTP:
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
                 await response.content.read(ERROR_BODY_BYTES)
+                if response.status >= 500:
+                    # A server that failed inside often closes next (transformers serve 5.23 does, unannounced);
+                    # the measured request must not be the one to find out.
+                    response.close()
 
     async def close(self) -> None:
         await self._session.close()
