@@ -34,13 +34,11 @@ class OpenAIHTTP:
     """The client shared by all requests of a process. Made inside a running loop; `close` it at the end."""
 
     def __init__(self, tls: ssl.SSLContext | bool = True) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            trace_configs=[_tracing()],
-        )
+        self._session = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls))
+        # Servers that failed inside the warm-up may close that connection next, unannounced (transformers serve 5.23
+        # does). The measured request must not be the one to find out: these hosts get a new connection each time.
+        self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls))
+        self._closing: set[str] = set()
 
     @asynccontextmanager
     async def open(self, spec: BackendSpec, prompt: PromptSpec, marks: Marks) -> AsyncIterator[Answer]:
@@ -49,7 +47,8 @@ class OpenAIHTTP:
         key = keys.resolve(spec.key_ref)
         response = None
         try:
-            response = await self._session.post(
+            session = self._fresh if host in self._closing else self._session
+            response = await session.post(
                 url,
                 data=openai.request_body(spec.model, prompt),
                 headers=_headers(key),
@@ -82,12 +81,11 @@ class OpenAIHTTP:
             ) as response:
                 await response.content.read(ERROR_BODY_BYTES)
                 if response.status >= 500:
-                    # A server that failed inside often closes next (transformers serve 5.23 does, unannounced);
-                    # the measured request must not be the one to find out.
-                    response.close()
+                    self._closing.add(_host(spec.base_url))
 
     async def close(self) -> None:
         await self._session.close()
+        await self._fresh.close()
 
 
 def chat_url(base_url: str) -> str:
@@ -140,6 +138,16 @@ def _headers(key: str) -> dict[str, str]:
 
 def _host(base_url: str) -> str:
     return base_url.partition("://")[2].partition("/")[0] or base_url
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        trace_configs=[_tracing()],
+    )
 
 
 def _tracing() -> aiohttp.TraceConfig:
