@@ -18,6 +18,10 @@ from tests.server.clients import (
 from tests.server.conftest import ROOT, eventually
 
 
+# The times of a stop, where only their order matters.
+HURRIED = {"websocket_grace_s": 0.05, "stream_grace_s": 0.2, "leave_s": 0.2}
+
+
 def open_stream(port, path):
     sock = connect(port)
     sock.sendall(request_bytes(path))
@@ -61,7 +65,7 @@ def test_an_idle_server_ends_at_once(start):
 
 
 def test_a_stubborn_application_is_cancelled_and_the_exit_is_still_clean(start):
-    server = start()
+    server = start(**HURRIED)
     with open_stream(server.port, "/stubborn/deaf"):
         server.signal()
         assert server.wait(5) == 0
@@ -101,7 +105,7 @@ def test_the_same_signal_again_ends_the_process_at_once(start):
 
 
 def test_ctrl_c_passed_on_as_sigterm_is_still_one_request(start):
-    server = start()
+    server = start(**HURRIED)
     with open_stream(server.port, "/stubborn/deaf"):
         server.signal(signal.SIGINT)
         eventually(lambda: not accepts(server.port), "draining")
@@ -111,7 +115,7 @@ def test_ctrl_c_passed_on_as_sigterm_is_still_one_request(start):
 
 
 def test_a_hanging_writer_does_not_keep_the_process(start):
-    server = start(writer="hangs")
+    server = start(writer="hangs", flush_s=0.2)
     server.signal()
     assert server.wait(5) == 0
     assert "The writer did not finish" in server.log

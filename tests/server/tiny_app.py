@@ -295,7 +295,7 @@ def main() -> None:
             port=options["port"],
             ready=lambda host, port: print(port, flush=True),
             limits=limits,
-            stop_times=stop_times,
+            stop_times=times,
         )
     except CannotListen as error:
         sys.exit(str(error))

@@ -16,6 +16,7 @@ SHUTTING_DOWN = "The server is shutting down; try again in a moment."
 
 # A refused client is mostly still sending. Closing at once would reset the connection and take our answer with it.
 _LINGER_S = 2.0
+_LENGTH_LINE_BYTES = 64
 
 
 class Channel(http.HTTPChannel):
@@ -71,6 +72,12 @@ class Channel(http.HTTPChannel):
             self.refuse_body()
         else:
             super().allHeadersReceived()
+
+    def headerReceived(self, line: bytes) -> bool:
+        if line[:15].lower() == b"content-length:" and len(line) > _LENGTH_LINE_BYTES:
+            self._respondToBadRequestAndDisconnect()  # Python refuses to convert thousands of digits
+            return False
+        return bool(super().headerReceived(line))
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self.refuse(431, "The request line or a header is too long.")
@@ -136,6 +143,12 @@ class Request(WebRequest):
         return super().process()
 
     def handle_reply(self, message: dict[str, Any]) -> None:
+        if self.chunked and message.get("more_body") and self.channel is not None:
+            # A stream's every chunk after its first passes here: the same as below, at a third of the cost.
+            if body := message.get("body"):
+                self.sentLength += len(body)
+                self.channel.write(b"%x\r\n%b\r\n" % (len(body), body))
+            return
         if message["type"] == "http.response.body" and self.method == b"HEAD":
             message = {**message, "body": b""}
         super().handle_reply(message)
