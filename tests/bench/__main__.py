@@ -44,7 +44,8 @@ def main() -> int:
         rows = asyncio.run(measure(ready, wanted))
     print(text_table(rows))
     if args.json:
-        args.json.write_bytes(orjson.dumps({"machine": about, "rows": [row.as_dict() for row in rows]}, option=orjson.OPT_INDENT_2))
+        report = {"machine": about, "rows": [row.as_dict() for row in rows]}
+        args.json.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     return 1 if any(row.met == "NO" for row in rows) else 0
 
 

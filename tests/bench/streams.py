@@ -73,7 +73,7 @@ class SSE(Reader):
         if stamps := STAMP.findall(data):
             self.note(at_ns, stamps)
         cut = data.rfind(b"@")
-        self._rest = data[cut:] if 0 <= cut and len(data) - cut < STAMP_BYTES else b""
+        self._rest = data[cut:] if cut >= 0 and len(data) - cut < STAMP_BYTES else b""
 
 
 class Page(Reader):
@@ -93,10 +93,10 @@ class Page(Reader):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.write(
-            f"GET /ws/arena/ HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n\r\n".encode()
-        )
+        key = base64.b64encode(os.urandom(16)).decode()
+        head = f"GET /ws/arena/ HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nUpgrade: websocket\r\n"
+        head += f"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+        self.transport.write(head.encode())
 
     def data_received(self, data: bytes) -> None:
         at_ns = time.monotonic_ns()
