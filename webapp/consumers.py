@@ -64,7 +64,7 @@ class ArenaConsumer(AsyncWebsocketConsumer):
     async def disconnect(self, code: int) -> None:
         await self._unfollow()
         arena = self.arena
-        if arena is None or arena.watchers or not arena.running:
+        if arena is None or arena.followers or not arena.running:
             return
         if code in LEFT:
             arena.stop()
@@ -203,5 +203,5 @@ def _specs() -> list[BackendSpec]:
 
 
 def _stop_if_alone(arena: Arena) -> None:
-    if arena.running and not arena.watchers and arena.run is not None:
+    if arena.running and not arena.followers and arena.run is not None:
         arena.run.stop(Outcome.STOPPED)

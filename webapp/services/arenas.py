@@ -7,11 +7,11 @@ is queued for a follower, so a slow one costs nothing.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from webapp.core.errors import Outcome
 from webapp.core.scenario import Scenario
@@ -25,6 +25,18 @@ MAX_LANES = len(LETTERS)
 MAX_ARENAS = 500
 KEPT_KEYS = 100
 PARTS = ("lanes", "prompt", "verdict", "notice")
+
+
+SETTLE_S = 0.5
+SETTLE_STEP_S = 0.01
+
+
+class Follower(Protocol):
+    """Somebody who shows an arena: a page's socket."""
+
+    def wake(self, urgent: bool) -> None: ...
+
+    def behind(self) -> bool: ...
 
 
 class Refused(Exception):
@@ -44,7 +56,7 @@ class Slot:
 
 @dataclass
 class Arena:
-    """One page's state. `watchers` are called whenever there may be something new to show."""
+    """One page's state. `followers` are woken whenever there may be something new to show."""
 
     id: str = field(default_factory=new_id)
     slots: list[Slot] = field(default_factory=list)
@@ -53,7 +65,7 @@ class Arena:
     verdict: Verdict | None = None
     notice: tuple[str, str] | None = None
     versions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
-    watchers: list[Callable[[bool], None]] = field(default_factory=list)
+    followers: list[Follower] = field(default_factory=list)
     _keys: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _counter: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -188,8 +200,8 @@ class Arena:
         self.notify(True)
 
     def notify(self, urgent: bool = False) -> None:
-        for watcher in self.watchers:
-            watcher(urgent)
+        for follower in self.followers:
+            follower.wake(urgent)
 
     @property
     def turn_number(self) -> int:
@@ -198,7 +210,7 @@ class Arena:
 
     def _start(self, ask: Ask, slots: list[Slot], asked_by: str) -> Run:
         entries = [Entry(slot.id, self.letter(slot), slot.spec, slot.source, tuple(slot.history)) for slot in slots]
-        run = Run(ask, entries, asked_by)
+        run = Run(ask, entries, asked_by, before_start=self._settled)
         for slot, lane in zip(slots, run.lanes, strict=True):
             slot.lane = lane
         self.run, self.verdict, self.notice = run, None, None
@@ -208,6 +220,13 @@ class Arena:
         run.task.add_done_callback(lambda _: self._finished(run))
         self.touch("lanes", "prompt", "verdict", "notice")
         return run
+
+    async def _settled(self) -> None:
+        """Wait until the pages show the start: what they are sent is rendered before the clock runs, not after."""
+        for _ in range(round(SETTLE_S / SETTLE_STEP_S)):
+            if not any(follower.behind() for follower in self.followers):
+                return
+            await asyncio.sleep(SETTLE_STEP_S)
 
     def _finished(self, run: Run) -> None:
         lanes = [slot.lane for slot in self.slots if slot.lane is not None]
@@ -276,7 +295,7 @@ class Arenas:
         for arena_id, arena in list(self._arenas.items()):
             if len(self._arenas) <= self._most:
                 return
-            if not arena.running and not arena.watchers:
+            if not arena.running and not arena.followers:
                 del self._arenas[arena_id]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import nh3
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
@@ -18,6 +20,7 @@ ATTRIBUTES = {"a": {"href"}, "ol": {"start"}}
 _markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
 
 
+@lru_cache(maxsize=512)
 def to_html(text: str) -> SafeString:
     """Return `text` as sanitised HTML: no image, no script, no style, no id or class, links without referrer."""
     if len(text) > MAX_CHARS:

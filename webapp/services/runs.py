@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -98,6 +98,7 @@ class Run:
     verdict: Verdict | None = None
     watchers: list[Callable[[bool], None]] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
+    before_start: Callable[[], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
         self.lanes = [
@@ -145,6 +146,8 @@ class Run:
             with loop_lag.watching():
                 if not self.ask.cold:
                     await self._warm()
+                if self.before_start is not None:
+                    await self.before_start()
                 self.start_ns = now_ns()
                 if self.ask.order == "sequential":
                     for lane in self.lanes:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 import orjson
 from django.template.loader import render_to_string
@@ -28,6 +30,11 @@ MOST_DELTAS = 500  # in one frame: about 20 kB
 FIGURES_ON_WIRE = ("ttft_ms", "ttfo_ms", "tpot_ms", "e2e_ms", "output_tokens", "tok_s")
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+_renderer = ThreadPoolExecutor(1, "renderer")
+
+
 @dataclass
 class Position:
     """How much of one lane a socket has seen."""
@@ -37,6 +44,12 @@ class Position:
     states: int = 0
     ended: bool = False
     readout_ns: int = 0
+
+
+async def in_renderer(render: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `render(...)`, run in the one thread that renders: never on the loop that stamps arrivals."""
+    work = partial(render, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_renderer, work)
 
 
 class Follower:
@@ -62,11 +75,15 @@ class Follower:
         if urgent:
             self._urgent.set()
 
+    def behind(self) -> bool:
+        """Whether this socket has yet to be sent a part of the page that has changed."""
+        return self._versions != self.arena.versions
+
     async def run(self, have: dict[str, int], run_id: str, fragments: bool) -> None:
         """Attach and follow. `have` are the numbers of deltas that the page holds of run `run_id`, by lane."""
-        self.arena.watchers.append(self.wake)
+        self.arena.followers.append(self)
         try:
-            if fragments and self._html:
+            if fragments:
                 await self._send_parts(PARTS)
             await self._send_json(self._attached())
             await self._meet_lanes(have, run_id)
@@ -74,7 +91,7 @@ class Follower:
                 await self._flush()
                 await self._pause()
         finally:
-            self.arena.watchers.remove(self.wake)
+            self.arena.followers.remove(self)
 
     async def _pause(self) -> None:
         """Wait for the next frame's turn, then for something new; a running arena is looked at for its clocks too."""
@@ -186,8 +203,10 @@ class Follower:
             await self._send_states()
             await self._send_json(self._end_frame(lane))
             if self._html:
-                for fragment in await asyncio.to_thread(self._ended_html, lane):
-                    await self._send(fragment)
+                answer = await in_renderer(contexts.answer, lane.id, lane)
+                await self._send_html("arena/_answer.html", {"answer": answer})
+                figures = await in_renderer(readout, lane.id, lane, self.arena.ask.scenario, now_ns())
+                await self._send_html("arena/_readout.html", {"readout": figures})
 
     def _end_frame(self, lane: Lane) -> dict[str, Any]:
         figures = lane.turns[-1].figures().as_dict() if lane.turns else {}
@@ -210,31 +229,24 @@ class Follower:
     # -- HTML: everything else --------------------------------------------------------------------------------------
 
     async def _send_parts(self, parts: Sequence[str]) -> None:
-        self._versions.update({part: self.arena.versions[part] for part in parts})
-        if not self._html:
-            return
-        for part in parts:
-            await self._send(self._part_html(part))
+        shown = {part: self.arena.versions[part] for part in parts}
+        if self._html:
+            for part in parts:
+                await self._send_html(f"arena/_{part}.html", self._part_context(part))
+        self._versions.update(shown)
 
-    def _part_html(self, part: str) -> str:
+    def _part_context(self, part: str) -> dict[str, Any]:
         arena = self.arena
         if part == "lanes":
-            return render_to_string("arena/_lanes.html", {"arena": contexts.arena_context(arena, self.specs)})
+            return {"arena": contexts.arena_context(arena, self.specs)}
         if part == "prompt":
-            return render_to_string("arena/_prompt.html", {"prompt": contexts.prompt_context(arena)})
+            return {"prompt": contexts.prompt_context(arena)}
         if part == "verdict":
-            verdict = contexts.verdict_context(arena.verdict, arena.running)
-            return render_to_string("arena/_verdict.html", {"verdict": verdict})
-        return render_to_string("arena/_notice.html", {"notice": contexts.notice_context(arena)})
+            return {"verdict": contexts.verdict_context(arena.verdict, arena.running)}
+        return {"notice": contexts.notice_context(arena)}
 
-    def _ended_html(self, lane: Lane) -> list[str]:
-        scenario = self.arena.ask.scenario
-        answer = contexts.answer(lane.id, lane)
-        figures = readout(lane.id, lane, scenario, now_ns())
-        return [
-            render_to_string("arena/_answer.html", {"answer": answer}),
-            render_to_string("arena/_readout.html", {"readout": figures}),
-        ]
+    async def _send_html(self, template: str, context: dict[str, Any]) -> None:
+        await self._send(await in_renderer(render_to_string, template, context))
 
     async def _send_readouts(self) -> None:
         if not self._html:
@@ -245,5 +257,4 @@ class Follower:
                 continue
             position.readout_ns = at_ns
             figures = readout(position.lane.id, position.lane, self.arena.ask.scenario, at_ns)
-            await self._send(render_to_string("arena/_readout.html", {"readout": figures}))
-            await asyncio.sleep(0)  # one rendering per turn of the loop: readers come in between
+            await self._send_html("arena/_readout.html", {"readout": figures})
