@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -34,9 +34,11 @@ class Usage:
     cached_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """One event of a stream. Empty strings and None where the event carried nothing of the kind."""
+class Chunk(NamedTuple):
+    """One event of a stream. Empty strings and None where the event carried nothing of the kind.
+
+    A tuple for the reason that `Delta` is one: it is made for every streamed piece.
+    """
 
     data: bytes
     content: str = ""
@@ -83,12 +85,9 @@ def parse(event: SSEEvent) -> Chunk:
         raise ValueError("not a JSON object")
     if body.get("error") or body.get("object") == "error":
         raise upstream_error(body)
-    choices = body.get("choices")
-    content = reasoning = tool = ""
-    finish_reason = None
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict) and not choices[0].get("index"):
-        content, reasoning, tool = _text_of(choices[0].get("delta"))
-        finish_reason = choices[0].get("finish_reason")
+    choice = _first_choice(body)
+    content, reasoning, tool = _text_of(choice.get("delta"))
+    finish_reason = choice.get("finish_reason")
     return Chunk(
         data,
         content,
@@ -97,7 +96,7 @@ def parse(event: SSEEvent) -> Chunk:
         finish_reason if isinstance(finish_reason, str) else None,
         _usage(body),
         _server_times(body),
-        bool(choices),
+        bool(body.get("choices")),
     )
 
 
@@ -120,14 +119,19 @@ def _loads_or_text(data: bytes) -> Any:
         return data.decode("utf-8", "replace")
 
 
+def _first_choice(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the event's first choice where that is choice 0, else nothing."""
+    choices = body.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict) and not choices[0].get("index"):
+        return choices[0]
+    return {}
+
+
 def _text_of(delta: Any) -> tuple[str, str, str]:
     if not isinstance(delta, dict):
         return "", "", ""
     reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-    calls = delta.get("tool_calls")
-    tool = ""
-    if isinstance(calls, list):
-        tool = "".join(_tool_text(call) for call in calls if isinstance(call, dict))
+    tool = "".join(name + arguments for name, arguments in map(_function, _calls(delta)))
     return _text(delta.get("content")), _text(reasoning), tool
 
 
@@ -135,11 +139,17 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _tool_text(call: dict[str, Any]) -> str:
+def _calls(delta: Any) -> list[dict[str, Any]]:
+    calls = delta.get("tool_calls") if isinstance(delta, dict) else None
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
+def _function(call: dict[str, Any]) -> tuple[str, str]:
+    """Return the pieces of name and arguments that a piece of a tool call brings."""
     function = call.get("function")
     if not isinstance(function, dict):
-        return ""
-    return _text(function.get("name")) + _text(function.get("arguments"))
+        return "", ""
+    return _text(function.get("name")), _text(function.get("arguments"))
 
 
 def _usage(body: dict[str, Any]) -> Usage | None:
@@ -164,6 +174,8 @@ def _detail(usage: dict[str, Any], group: str, name: str) -> int | None:
 
 
 def _server_times(body: dict[str, Any]) -> tuple[tuple[str, dict[str, Any]], ...]:
+    if SERVER_TIMES.keys().isdisjoint(body):
+        return ()
     blocks = [(vendor, body[name]) for name, vendor in SERVER_TIMES.items() if name in body]
     blocks = [(vendor, _groq(body).get("usage") if vendor == "Groq" else block) for vendor, block in blocks]
     return tuple((vendor, block) for vendor, block in blocks if isinstance(block, dict))
@@ -194,7 +206,7 @@ def upstream_error(body: Any) -> StreamError:
 
 def assemble(chunks: Sequence[Chunk]) -> dict[str, Any]:
     """Return the chunks of one finished stream as the body of a non-streaming answer."""
-    bodies = [orjson.loads(chunk.data) for chunk in chunks if not chunk.done]
+    bodies = [_loads(chunk.data) for chunk in chunks if not chunk.done]
     message: dict[str, Any] = {"role": "assistant", "content": "".join(chunk.content for chunk in chunks)}
     if reasoning := "".join(chunk.reasoning for chunk in chunks):
         message["reasoning"] = reasoning
@@ -214,11 +226,11 @@ def _tool_calls(bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Join the pieces in which a stream delivers tool calls; each piece names its call by index."""
     calls: dict[int, dict[str, Any]] = {}
     for body in bodies:
-        for choice in body.get("choices") or []:
-            for piece in (choice.get("delta") or {}).get("tool_calls") or []:
-                empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-                call = calls.setdefault(piece.get("index", 0), empty)
-                call["id"] = piece.get("id") or call["id"]
-                for name in ("name", "arguments"):
-                    call["function"][name] += (piece.get("function") or {}).get(name) or ""
+        for piece in _calls(_first_choice(body).get("delta")):
+            empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+            call = calls.setdefault(_count(piece.get("index")) or 0, empty)
+            call["id"] = _text(piece.get("id")) or call["id"]
+            name, arguments = _function(piece)
+            call["function"]["name"] += name
+            call["function"]["arguments"] += arguments
     return [calls[index] for index in sorted(calls)]
