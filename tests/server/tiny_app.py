@@ -243,8 +243,7 @@ def mark(name: str, text: str) -> None:
 
 
 def rss_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def temporary_files() -> int:
@@ -274,14 +273,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--writer", default="works")
-    defaults = (ServerLimits(), StopTimes())
-    for values in defaults:
-        for field in dataclasses.fields(values):
+    for kind in (ServerLimits, StopTimes):
+        for field in dataclasses.fields(kind):
             parser.add_argument("--" + field.name, type=type(field.default), default=field.default)
     options = vars(parser.parse_args())
-    limits, stop_times = (
-        type(values)(**{f.name: options[f.name] for f in dataclasses.fields(values)}) for values in defaults
-    )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 
     async def flush() -> None:
@@ -294,11 +289,15 @@ def main() -> None:
             application,
             port=options["port"],
             ready=lambda host, port: print(port, flush=True),
-            limits=limits,
-            stop_times=times,
+            limits=chosen(ServerLimits, options),
+            stop_times=chosen(StopTimes, options),
         )
     except CannotListen as error:
         sys.exit(str(error))
+
+
+def chosen(kind: Any, options: dict[str, Any]) -> Any:
+    return kind(**{field.name: options[field.name] for field in dataclasses.fields(kind)})
 
 
 if __name__ == "__main__":
