@@ -9,7 +9,7 @@ browser's reconnection, which a measured request never does, so they are read an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from webapp.core.errors import StreamError
 
@@ -17,8 +17,7 @@ _BOM = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class SSEEvent:
+class SSEEvent(NamedTuple):
     """One dispatched event: its name ("" where the stream named none) and its data lines joined by LF."""
 
     name: str
