@@ -18,6 +18,7 @@ from webapp.services.turns import LiveTurn, run_turn
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
+WARM_BEFORE_S = 1.0
 WIRE_KIND = {"content": "c", "reasoning": "r", "tool": "t"}
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -64,7 +65,7 @@ class Lane:
         try:
             previous = ""
             for number, step in enumerate(self.steps):
-                await self._pause(number, step, sleep)
+                await self._pause(number, step, backend, sleep)
                 turn = self._begin(number, step, previous)
                 await run_turn(turn, backend, _Listener(turn, notify))
                 if turn.outcome is not Outcome.DONE:
@@ -160,7 +161,7 @@ class Lane:
     def us(self, at_ns: int) -> int:
         return (at_ns - self.origin_ns) // NS_PER_US
 
-    async def _pause(self, number: int, step: Step, sleep: Sleep) -> None:
+    async def _pause(self, number: int, step: Step, backend: Backend, sleep: Sleep) -> None:
         """Wait for a tool of fixed length, or until the step's text has been spoken."""
         if step.tool_ms and number:
             self.pauses.append(State(now_ns(), "tool", number))
@@ -168,7 +169,12 @@ class Lane:
         left_ns = self.origin_ns + round(step.due_s * NS_PER_S) - now_ns()
         if left_ns > 0:
             self.pauses.append(State(now_ns(), "waiting", number))
-            await sleep(left_ns / NS_PER_S)
+            early_s = left_ns / NS_PER_S - WARM_BEFORE_S
+            if early_s > 0:  # long enough for the kept connection to have been closed
+                await sleep(early_s)
+                await backend.warm(self.spec, WARM_BEFORE_S / 2)
+                left_ns = self.origin_ns + round(step.due_s * NS_PER_S) - now_ns()
+            await sleep(max(0, left_ns) / NS_PER_S)
 
     def _begin(self, number: int, step: Step, previous: str) -> LiveTurn:
         messages = [*self.history, {"role": "user", "content": step.prompt_after(previous)}]
