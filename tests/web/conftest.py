@@ -1,0 +1,67 @@
+"""An upstream that records what reaches it, as backends of the live app, and pages on its socket."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+
+from tests.live import LiveApp
+from tests.upstreams import Upstream, scripted_upstream
+from tests.upstreams.exchange import Request
+from tests.web.page import Page, open_page
+
+AddBackend = Callable[..., Awaitable[str]]
+OpenPage = Callable[..., AbstractAsyncContextManager[Page]]
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    """The scripted server, 5 ms from token to token."""
+    async with scripted_upstream() as server:
+        yield server
+
+
+@pytest.fixture
+async def add_backend(live_app: LiveApp, upstream: Upstream) -> AsyncIterator[AddBackend]:
+    """Add a backend for a scenario of the scripted server, as an operator does, and return its slug."""
+    browser = await asyncio.to_thread(live_app.browser)
+    added: list[str] = []
+
+    async def add(model: str = "ok", **fields: str) -> str:
+        slug = f"{model}-{next(_numbers)}"
+        values = {"slug": slug, "label": f"Label of {slug}", "kind": "openai", "base_url": upstream.url, "model": model}
+        reply = await asyncio.to_thread(browser.post, "/backends/add/", values | fields)
+        assert reply.status == 302, reply.text
+        added.append(slug)
+        return slug
+
+    yield add
+    for slug in added:
+        await asyncio.to_thread(browser.post, f"/backends/{slug}/remove/")
+
+
+@pytest.fixture
+def open_here(live_app: LiveApp) -> OpenPage:
+    """Open a page of the live app: `async with open_here(*slugs) as page`."""
+    return lambda *lanes, **fields: open_page(live_app, *lanes, **fields)
+
+
+def asked(upstream: Upstream) -> list[Request]:
+    """Return the chat requests that reached the upstream; opening a connection beforehand is not one."""
+    return [request for request in upstream.requests if request.method == "POST"]
+
+
+async def eventually(condition: Callable[[], object], what: str, seconds: float = 5) -> None:
+    """Return as soon as the condition holds; fail if it never does."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        pytest.fail(f"never happened: {what}")
