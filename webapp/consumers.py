@@ -16,7 +16,7 @@ from webapp import queries
 from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec
 from webapp.forms import AskForm
-from webapp.services.arenas import Arena, Refused, arenas
+from webapp.services.arenas import MAX_LANES, Arena, Refused, arenas
 from webapp.services.database import in_thread
 from webapp.services.opening import open_arena
 from webapp.services.scenarios import scenarios
@@ -133,14 +133,14 @@ class ArenaConsumer(AsyncWebsocketConsumer):
         form = AskForm(fields, scenarios())
         if not form.is_valid():
             raise Refused(form.problem())
-        if wanted := _strings(message.get("backend")):
-            if arena.running:
-                raise Refused("A comparison is still running; stop it first.")
-            chosen = [await self._backend(slug) for slug in wanted]
-            arena.slots.clear()
-            for spec, source in chosen:
-                arena.add(spec, source)
-        arena.begin(form.ask(), str(message.get("key", "")))
+        key = str(message.get("key", ""))
+        wanted = _strings(message.get("backend"))
+        chosen = [await self._backend(slug) for slug in wanted[: MAX_LANES + 1]]
+        if arena.has_started(key):
+            return
+        if chosen:
+            arena.set_lanes(chosen)
+        arena.begin(form.ask(), key)
 
     async def _backend(self, slug: str) -> tuple[BackendSpec, str]:
         """Return a backend by its slug; the next one not on the page where none is named."""

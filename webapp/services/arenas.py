@@ -24,6 +24,7 @@ from webapp.services.runs import LETTERS, Ask, Entry, Run, verdict_on
 MAX_LANES = len(LETTERS)
 MAX_ARENAS = 500
 KEPT_KEYS = 100
+KEY_CHARS = 100
 PARTS = ("lanes", "prompt", "verdict", "notice")
 
 
@@ -117,11 +118,25 @@ class Arena:
         self.slots.insert(max(0, min(len(self.slots), place + by)), slot)
         self.touch("lanes")
 
+    def set_lanes(self, lanes: list[tuple[BackendSpec, str]]) -> None:
+        """Put these backends in the place of all lanes."""
+        if self.running:
+            raise Refused("A comparison is still running; stop it first (Esc).")
+        if len(lanes) > MAX_LANES:
+            raise Refused(f"There is room for {MAX_LANES} lanes.")
+        self.slots.clear()
+        for spec, source in lanes:
+            self.add(spec, source)
+
     # -- runs -------------------------------------------------------------------------------------------------------
 
+    def has_started(self, key: str) -> bool:
+        """Return whether a run was started with this key; "" is no key."""
+        return bool(key) and key[:KEY_CHARS] in self._keys
+
     def begin(self, ask: Ask, key: str, asked_by: str = "page") -> Run | None:
-        """Start a comparison on all lanes; None where `key` was seen before (a click that was sent twice)."""
-        if self._seen(key):
+        """Start a comparison on all lanes; None where `key` has started one before (a click that was sent twice)."""
+        if self.has_started(key):
             return None
         if self.running:
             raise Refused("A comparison is still running; stop it first (Esc).")
@@ -130,11 +145,12 @@ class Arena:
         if _slug(ask.scenario) != _slug(self.ask.scenario):
             self._forget_conversations()
         self.ask = ask
+        self._remember(key)
         return self._start(ask, self.slots, asked_by)
 
     def rerun(self, lane_id: str, key: str) -> Run | None:
         """Run one lane again, alone, with what the last comparison asked."""
-        if self._seen(key):
+        if self.has_started(key):
             return None
         slot = self.slot(lane_id)
         if self.running:
@@ -143,6 +159,7 @@ class Arena:
             raise Refused("Nothing has run yet; press Run.")
         if slot.history and slot.lane is not None and slot.lane.outcome is Outcome.DONE:
             slot.history = slot.history[:-2]  # the answer that is being replaced
+        self._remember(key)
         return self._start(self.ask, [slot], "page")
 
     def stop(self, lane_id: str = "") -> None:
@@ -255,13 +272,10 @@ class Arena:
         for slot in self.slots:
             slot.history, slot.lane = [], None
 
-    def _seen(self, key: str) -> bool:
-        if key and key in self._keys:
-            return True
-        self._keys[key] = None
+    def _remember(self, key: str) -> None:
+        self._keys[key[:KEY_CHARS]] = None
         if len(self._keys) > KEPT_KEYS:
             self._keys.popitem(last=False)
-        return False
 
 
 class Arenas:

@@ -184,6 +184,9 @@ class Run:
             for result in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(result, Exception):
                     log.error("a lane failed through a defect of ours", exc_info=result)
+            for lane in lanes:
+                if not lane.ended:  # a task that is cancelled before its first step runs none of its code
+                    lane.outcome = lane.stop_as
 
     def _note_lag(self) -> None:
         for lane in self.lanes:
@@ -239,6 +242,8 @@ def total_ms(lane: Lane, ask: Ask) -> float | None:
     """
     if not lane.turns or lane.outcome is not Outcome.DONE:
         return None
+    if any(turn.marks.last_token is None for turn in lane.turns):
+        return None  # an empty answer is soon finished, and beats nobody
     if ask.scenario is not None and ask.scenario.figure == "caption_lag" and len(ask.steps) > 1:
         lags = caption_lags_ms(lane)
         return sum(lags) / len(lags) if lags else None
