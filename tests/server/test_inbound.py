@@ -25,8 +25,10 @@ from tests.server.clients import (
     upgrade_bytes,
 )
 from tests.server.conftest import eventually
+from webapp.server.limits import DEFAULT_LIMITS
 
 MIB = 1024 * 1024
+MOST = DEFAULT_LIMITS.message_bytes
 
 
 def in_chunks(body: bytes, size: int = 65536) -> bytes:
@@ -129,9 +131,9 @@ def test_small_messages_are_not_held_back_by_the_kernel(server):
 def test_an_oversize_message_closes_its_own_socket_with_1009_and_one_line(start):
     server = start()
     with open_websocket(server.port, "/echo/large") as large, open_websocket(server.port, "/echo/small") as small:
-        large.sendall(frame(b"x" * 65536))
-        assert read_frame(large) == (1, b"x" * 65536)
-        large.sendall(frame(b"x" * 65537))
+        large.sendall(frame(b"x" * MOST))
+        assert read_frame(large) == (1, b"x" * MOST)
+        large.sendall(frame(b"x" * (MOST + 1)))
         assert read_close_code(large) == 1009
         small.sendall(frame(b"still here"))
         assert read_frame(small) == (1, b"still here")
@@ -142,8 +144,8 @@ def test_an_oversize_message_closes_its_own_socket_with_1009_and_one_line(start)
 
 def test_an_oversize_message_in_pieces_is_refused_too(server):
     with open_websocket(server.port, f"/echo/{here('pieces')}") as sock:
-        sock.sendall(frame(b"x" * 40_000, final=False))
-        sock.sendall(frame(b"x" * 40_000, opcode=0))
+        sock.sendall(frame(b"x" * (MOST - 1), final=False))
+        sock.sendall(frame(b"x" * 2, opcode=0))
         assert read_close_code(sock) == 1009
 
 

@@ -10,18 +10,19 @@ class ServerLimits:
     `stall_s`: a reader that takes not one byte of what waits for it in this time is cut off.
     `vanished_s`: the same for a host that acknowledges nothing; the kernel's business, and longer, so that the log
     line comes first.
-    `message_bytes`: one incoming WebSocket message; what we send is not limited.
+    `message_bytes`: one incoming WebSocket message; what we send is not limited. It leaves room for the longest
+    prompt that a page may send (40,000 characters of up to four bytes), so that a longer one is answered in words.
     `inbox_messages`, `inbox_bytes`: unread incoming messages at which reading from the socket pauses.
     `unsent_bytes`: what the kernel may hold unsent, so that a stalled reader costs little there too.
     """
 
     body_bytes: int = 1024 * 1024
-    message_bytes: int = 64 * 1024
+    message_bytes: int = 256 * 1024
     message_frames: int = 1024
     header_lines: int = 100
     header_bytes: int = 16 * 1024
     inbox_messages: int = 64
-    inbox_bytes: int = 256 * 1024
+    inbox_bytes: int = 512 * 1024
     unsent_bytes: int = 128 * 1024
     backlog: int = 1024
 
