@@ -167,7 +167,8 @@ def _tokens_in_first(deltas: Sequence[Delta], tokens: int, chars: int) -> tuple[
         return deltas[0].tokens, True
     if tokens <= len(deltas):
         return 1, True
-    return max(1, round(tokens * len(deltas[0].text) / chars)) if chars else 1, False
+    share = round(tokens * len(deltas[0].text) / chars) if chars else 1
+    return min(max(1, share), tokens - len(deltas) + 1), False  # each later chunk holds one at least
 
 
 def _tpot_ms(marks: Marks, tokens: int, in_first: int) -> float | None:
