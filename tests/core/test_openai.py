@@ -186,8 +186,10 @@ def test_an_object_of_another_shape_has_no_text_and_does_no_harm(shape: dict[str
     assert (found.content, found.reasoning, found.tool, found.finish_reason) == ("", "", "", None)
 
 
-FIELDS = """choices delta content reasoning tool_calls function name arguments index finish_reason id object error message
-usage completion_tokens prompt_tokens_details cached_tokens time_info x_groq"""
+FIELDS = """
+choices delta content reasoning tool_calls function name arguments index finish_reason id object error message
+usage completion_tokens prompt_tokens_details cached_tokens time_info x_groq
+"""
 KEYS = st.sampled_from(FIELDS.split())
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=5),
