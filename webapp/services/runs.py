@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 LETTERS = "ABCDEFGH"
 WARM_S = 1.0
+VERBS = {"caption_lag": "captioned", "agent": "finished the loop", "voice": "began to answer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +202,29 @@ class Run:
 def verdict_on(lanes: Sequence[Lane], ask: Ask) -> Verdict:
     """Return the verdict on ended lanes, by the figure that their scenario is about."""
     scenario = ask.scenario
-    what = {"caption_lag": "kept up", "agent": "finished the loop", "voice": "answered"}.get(
-        scenario.figure if scenario else "", "finished"
-    )
+    what = VERBS.get(scenario.figure if scenario else "", "finished")
     verdict = judge([result_of(lane, ask) for lane in lanes], order=ask.order, what=what)
+    if scenario is not None and scenario.budget_ms:
+        verdict = replace(verdict, details=f"{_budget(lanes, scenario.budget_ms)} {verdict.details}".strip())
     origins = {lane.origin_ns for lane in lanes if lane.origin_ns}
     if ask.order == "parallel" and len(origins) > 1:
         apart = Warn("run again", "Not all lanes ran at the same time: at least one was run again alone.")
-        verdict = Verdict(verdict.sentence, verdict.details, verdict.winner, None, (apart, *verdict.warnings))
+        verdict = replace(verdict, skew_ms=None, warnings=(apart, *verdict.warnings))
     return verdict
+
+
+def _budget(lanes: Sequence[Lane], budget_ms: float) -> str:
+    """Say who began to answer within the budget and who did not; a lane without an answer is in neither list."""
+    first = [(lane.letter, lane.turns[0].figures().ttfo_ms) for lane in lanes if lane.turns]
+    within = [letter for letter, ms in first if ms is not None and ms <= budget_ms]
+    over = [letter for letter, ms in first if ms is not None and ms > budget_ms]
+    parts = [
+        f"{words} the budget of {budget_ms:.0f} ms: {', '.join(letters)}"
+        for words, letters in (("within", within), ("over", over))
+        if letters
+    ]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def result_of(lane: Lane, ask: Ask) -> LaneResult:
@@ -237,8 +252,9 @@ def result_of(lane: Lane, ask: Ask) -> LaneResult:
 def total_ms(lane: Lane, ask: Ask) -> float | None:
     """Return the figure that a comparison is about, in ms.
 
-    Chat, code and voice: end to end of the one answer. Agent: from the first request to the last step's last text.
-    Live translation: the mean caption lag, from a sentence's last spoken word to the last text of its translation.
+    Chat and code: end to end of the one answer. Voice: until the first words of the answer, when speech could begin.
+    Agent: from the first request to the last step's last text. Live translation: the mean caption lag, from a
+    sentence's last spoken word to the last text of its translation.
     """
     if not lane.turns or lane.outcome is not Outcome.DONE:
         return None
@@ -247,6 +263,8 @@ def total_ms(lane: Lane, ask: Ask) -> float | None:
     if ask.scenario is not None and ask.scenario.figure == "caption_lag" and len(ask.steps) > 1:
         lags = caption_lags_ms(lane)
         return sum(lags) / len(lags) if lags else None
+    if ask.scenario is not None and ask.scenario.figure == "voice":
+        return lane.turns[0].figures().ttfo_ms
     sent, end_ns = lane.turns[0].marks.sent, lane.end_ns
     return (end_ns - sent) / 1e6 if sent is not None and end_ns is not None else None
 
