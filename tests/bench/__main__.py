@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.bench import speed
+from tests.bench import memory, pressure, speed
 from tests.bench.processes import LOAD_CORE
 from tests.bench.table import Row, machine, missing, text_table
 from tests.bench.world import World, world
@@ -23,8 +23,12 @@ Figure = Callable[[World], Awaitable[list[Row]]]
 FIGURES: dict[str, Figure] = {
     "P1": speed.p1,
     "P3": speed.p3,
+    "P4": pressure.p4,
+    "P5": pressure.p5,
     "P6": speed.p6,
+    "P7": memory.p7,
     "G1": speed.growth,
+    "L": pressure.lanes,
 }
 
 
