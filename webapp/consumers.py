@@ -13,7 +13,6 @@ import orjson
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from webapp import queries
-from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec
 from webapp.forms import AskForm
 from webapp.services.arenas import MAX_LANES, Arena, Refused, arenas
@@ -26,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_STRIKES = 20
 TOO_MANY_BAD_FRAMES = 4008
+FOLLOWING_FAILED = 1011
 # Close codes of a peer that left on purpose (a closed tab, a finished script). Others are lost connections, and
 # a page gets this long to come back to its running answer before that is stopped.
 LEFT = (1000, 1001, 1005)
@@ -42,6 +42,7 @@ class ArenaConsumer(AsyncWebsocketConsumer):
     arena: Arena | None = None
     _follower: Follower | None = None
     _task: asyncio.Task[None] | None = None
+    _closing: asyncio.Task[None] | None = None
     _strikes = 0
 
     async def dispatch(self, message: dict[str, Any]) -> None:
@@ -62,14 +63,7 @@ class ArenaConsumer(AsyncWebsocketConsumer):
             await self._error(str(error))
 
     async def disconnect(self, code: int) -> None:
-        await self._unfollow()
-        arena = self.arena
-        if arena is None or arena.followers or not arena.running:
-            return
-        if code in LEFT:
-            arena.stop()
-        else:
-            asyncio.get_running_loop().call_later(GRACE_S, _stop_if_alone, arena)
+        await self._leave(lost=code not in LEFT)
 
     async def _act(self, message: dict[str, Any]) -> None:
         action = message.get("action")
@@ -120,13 +114,17 @@ class ArenaConsumer(AsyncWebsocketConsumer):
             if message.get("run"):
                 text = "The server was restarted; what it had kept is under Runs."
                 await self._send_json({"type": "reset", "message": text})
-        await self._unfollow()
+        if self.arena is arena:
+            await self._unfollow()
+        else:
+            await self._leave(lost=False)
         self.arena = arena
         self._follower = Follower(arena, self._send, specs, html="html" in message)
         have = message.get("have")
         counts = {str(k): v for k, v in have.items() if isinstance(v, int) and v >= 0} if isinstance(have, dict) else {}
         following = self._follower.run(counts, str(message.get("run") or ""), fragments)
         self._task = asyncio.get_running_loop().create_task(following, name="follower")
+        self._task.add_done_callback(self._followed)
 
     async def _run(self, arena: Arena, message: dict[str, Any]) -> None:
         fields = {name: message[name] for name in AskForm.base_fields if name in message}
@@ -155,12 +153,32 @@ class ArenaConsumer(AsyncWebsocketConsumer):
             raise Refused("There is no such backend." if slug else "There is no backend yet; add one under Backends.")
         return queries.spec_of(free[0]), free[0].source
 
+    async def _leave(self, *, lost: bool) -> None:
+        """Follow the arena no longer. A run that nobody follows then ends: at once, or when a lost page stays away."""
+        await self._unfollow()
+        arena = self.arena
+        if arena is None or arena.followers or not arena.running:
+            return
+        if lost:
+            arena.losses += 1
+            asyncio.get_running_loop().call_later(GRACE_S, _stop_if_alone, arena, arena.losses)
+        else:
+            arena.stop()
+
     async def _unfollow(self) -> None:
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        self._task = None
+        task, self._task = self._task, None
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    def _followed(self, task: asyncio.Task[None]) -> None:
+        """Close the socket of a page that cannot be followed on, so that it comes back instead of standing still."""
+        if task.cancelled() or task.exception() is None:
+            return
+        if not isinstance(task.exception(), OSError):  # that is a client that has gone, under servers that say so
+            log.error("a page could not be followed", exc_info=task.exception())
+        self._closing = asyncio.get_running_loop().create_task(self.close(code=FOLLOWING_FAILED))
 
     async def _strike(self, text: str) -> None:
         self._strikes += 1
@@ -202,6 +220,7 @@ def _specs() -> list[BackendSpec]:
     return [queries.spec_of(row) for row in queries.all_backends()]
 
 
-def _stop_if_alone(arena: Arena) -> None:
-    if arena.running and not arena.followers and arena.run is not None:
-        arena.run.stop(Outcome.STOPPED)
+def _stop_if_alone(arena: Arena, losses: int) -> None:
+    """Stop the run of a page that stayed away; where it came and was lost again, that loss has a timer of its own."""
+    if not arena.followers and arena.losses == losses:
+        arena.stop()

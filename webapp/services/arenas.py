@@ -57,7 +57,10 @@ class Slot:
 
 @dataclass
 class Arena:
-    """One page's state. `followers` are woken whenever there may be something new to show."""
+    """One page's state. `followers` are woken whenever there may be something new to show.
+
+    `losses` counts how often the last follower was lost, so that an old grace period does not end a newer one.
+    """
 
     id: str = field(default_factory=new_id)
     slots: list[Slot] = field(default_factory=list)
@@ -67,6 +70,7 @@ class Arena:
     notice: tuple[str, str] | None = None
     versions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
     followers: list[Follower] = field(default_factory=list)
+    losses: int = 0
     _keys: OrderedDict[str, None] = field(default_factory=OrderedDict)
     _counter: Any = field(default_factory=lambda: itertools.count(1))
 
