@@ -8,7 +8,7 @@ from functools import wraps
 from ipaddress import ip_address
 from typing import Any
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -21,11 +21,12 @@ from webapp import queries
 from webapp.forms import BackendForm
 from webapp.models import Backend
 from webapp.services import backends
-from webapp.services.upstreams import upstreams
+from webapp.services.database import in_thread
 
 COOKIE = "operator"
 COOKIE_S = 12 * 3600
-View = Callable[..., HttpResponse]
+PROXY_HEADERS = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
+View = Callable[..., Any]
 
 
 def is_operator(request: HttpRequest) -> bool:
@@ -35,8 +36,8 @@ def is_operator(request: HttpRequest) -> bool:
     behind which everybody seems to be on this machine.
     """
     if settings.OPERATOR_TOKEN:
-        return request.get_signed_cookie(COOKIE, default="", max_age=COOKIE_S) == "yes"
-    proxied = any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP"))
+        return request.get_signed_cookie(COOKIE, default="", salt=settings.OPERATOR_TOKEN, max_age=COOKIE_S) == "yes"
+    proxied = any(name in request.headers for name in PROXY_HEADERS)
     try:
         return not proxied and ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
     except ValueError:
@@ -45,12 +46,12 @@ def is_operator(request: HttpRequest) -> bool:
 
 def operator_only(view: View) -> View:
     @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not is_operator(request):
             raise PermissionDenied("Only the operator may change backends; see the help page.")
         return view(request, *args, **kwargs)
 
-    return guarded
+    return markcoroutinefunction(guarded) if iscoroutinefunction(view) else guarded
 
 
 @require_safe
@@ -72,7 +73,9 @@ def unlock(request: HttpRequest) -> HttpResponse:
     if not settings.OPERATOR_TOKEN or not hmac.compare_digest(given.encode(), settings.OPERATOR_TOKEN.encode()):
         raise PermissionDenied("That is not the operator's token.")
     response = redirect("backends")
-    response.set_signed_cookie(COOKIE, "yes", max_age=COOKIE_S, httponly=True, samesite="Strict", secure=settings.HTTPS)
+    # Salted with the token: a new token ends what the old one had opened.
+    options: dict[str, Any] = {"httponly": True, "samesite": "Strict", "secure": settings.HTTPS}
+    response.set_signed_cookie(COOKIE, "yes", salt=settings.OPERATOR_TOKEN, max_age=COOKIE_S, **options)
     return response
 
 
@@ -90,15 +93,16 @@ def edit(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_POST
 @operator_only
-def test(request: HttpRequest, slug: str) -> HttpResponse:
+async def test(request: HttpRequest, slug: str) -> HttpResponse:
     """Send the backend one real request and show what it found."""
-    backend = _backend(slug)
-    probe = async_to_sync(_probe)(backend)
+    backend = await in_thread(_backend, slug)
+    probe = await backends.probe(queries.spec_of(backend))
     checks = [{"label": check.label, "text": check.text, "state": check.state} for check in probe.checks]
     context = {"slug": slug, "ok": probe.ok, "summary": probe.summary, "checks": checks}
     if request.htmx:  # type: ignore[attr-defined]
         return render(request, "backends/_test.html", {"test": context, "slug": slug})
-    rows = [_row(row) | ({"test": context} if row.slug == slug else {}) for row in queries.all_backends()]
+    found = await in_thread(queries.all_backends)
+    rows = [_row(row) | ({"test": context} if row.slug == slug else {}) for row in found]
     page = {"nav": "backends", "backends": rows, "can_edit": True, "add_url": reverse("backend-add")}
     return render(request, "backends/list.html", page)
 
@@ -109,13 +113,6 @@ def remove(request: HttpRequest, slug: str) -> HttpResponse:
     if not backends.remove(slug):
         raise Http404("There is no such backend.")
     return HttpResponse() if request.htmx else redirect("backends")  # type: ignore[attr-defined]
-
-
-async def _probe(backend: Backend) -> backends.Probe:
-    try:
-        return await backends.probe(queries.spec_of(backend))
-    finally:
-        await upstreams.close()  # this loop ends with the request
 
 
 def _backend(slug: str) -> Backend:
