@@ -99,4 +99,6 @@ class BackendForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 def _scalar(value: Any) -> Any:
-    return value[-1] if isinstance(value, list) and value else value
+    """Return a field's one value; an object or an empty list has none."""
+    one = value[-1] if isinstance(value, list) and value else value
+    return one if isinstance(one, str | int | float) else None

@@ -150,7 +150,7 @@ def prompt_context(arena: Arena) -> dict[str, Any]:
 
 def _settings(ask: Ask) -> dict[str, Any]:
     numbers = {name: getattr(ask, name) for name in ("max_tokens", "temperature", "top_p", "seed")}
-    texts = {name: "" if value is None else f"{value:g}" for name, value in numbers.items()}
+    texts = {name: "" if value is None else str(value) for name, value in numbers.items()}
     return {**texts, "system": ask.system, "full_length": ask.full_length, "cold": ask.cold, "order": ask.order}
 
 

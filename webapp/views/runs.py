@@ -174,7 +174,7 @@ def _settings(settings: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (name.replace("_", " "), "on" if value is True else str(value))
         for name, value in settings.items()
-        if value not in (None, "", False) and name not in ("system", "prices_usd_per_mtok")
+        if value is not None and value is not False and value != "" and name not in ("system", "prices_usd_per_mtok")
     ]
 
 
