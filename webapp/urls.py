@@ -11,6 +11,7 @@ urlpatterns = [
     path("runs/<str:comparison_id>/", runs.comparison, name="comparison"),
     path("runs/<str:comparison_id>/record.json", runs.record, name="record"),
     path("runs/<str:comparison_id>/<str:turn_id>/", runs.turn, name="turn"),
+    path("runs/<str:comparison_id>/<str:turn_id>/keep/", runs.keep, name="keep"),
     path("backends/", backends.index, name="backends"),
     path("backends/add/", backends.add, name="backend-add"),
     path("backends/unlock/", backends.unlock, name="unlock"),

@@ -8,17 +8,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils.text import slugify
 
 from webapp.backends import KINDS, keys
+from webapp.backends.recording import PREFIX
 from webapp.core.errors import Outcome
+from webapp.core.recording import Recording
 from webapp.core.spec import BackendSpec, PromptSpec
-from webapp.models import Backend
+from webapp.models import Backend, Turn
 from webapp.services.turns import LiveTurn, run_turn
 from webapp.services.upstreams import upstreams
 from webapp.simulator.profile import Profile, load_all
 
+EDITABLE_KINDS = tuple(kind for kind in KINDS if kind != "recording")  # recordings are made from a turn
 PROBE_PROMPT = "Count from one to twenty in words."
 PROBE_TOKENS = 64
 PROBE_S = 20.0
@@ -50,8 +55,8 @@ def save(backend: Backend) -> Backend:
     key does not, the reference is cleared, so that nobody can send a key elsewhere by editing an address.
     Raises ValidationError.
     """
-    if backend.kind not in KINDS:
-        raise ValidationError({"kind": f"There is no kind {backend.kind!r}; there are: {', '.join(KINDS)}."})
+    if backend.kind not in EDITABLE_KINDS:
+        raise ValidationError({"kind": f"There is no kind {backend.kind!r}; there are: {', '.join(EDITABLE_KINDS)}."})
     try:
         keys.check_reference(backend.key_ref)
     except ValueError as error:
@@ -67,6 +72,41 @@ def save(backend: Backend) -> Backend:
     backend.full_clean()
     backend.save()
     return backend
+
+
+def record(turn: Turn) -> Backend:
+    """Keep a finished answer as a backend of its own: a lane that plays it again with its timing, badge RECORDED.
+
+    Raises ValidationError for an answer that did not reach its end, or one that was not live or simulated itself.
+    """
+    if turn.outcome != Outcome.DONE or not turn.deltas or turn.marks_ns.get("sent") is None:
+        raise ValidationError("Only an answer that reached its end can be recorded.")
+    sent_ns = turn.marks_ns["sent"]
+    usage = turn.usage or {}
+    recording = Recording(
+        model=turn.model,
+        headers_ns=(turn.marks_ns.get("headers") or sent_ns) - sent_ns,
+        pieces=tuple((at_ns - sent_ns, kind, text) for at_ns, kind, text, _ in turn.deltas),
+        prompt_tokens=usage.get("prompt_tokens"),
+        completion_tokens=usage.get("completion_tokens"),
+        finish_reason=turn.finish_reason,
+    )
+    folder = settings.VAR_DIR / "recordings"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{turn.id}.json"
+    path.write_bytes(recording.to_json())
+    made, _ = Backend.objects.update_or_create(
+        slug=f"rec-{slugify(turn.id)[:40]}",
+        defaults={
+            "label": turn.label,
+            "kind": "recording",
+            "badge": "RECORDED",
+            "base_url": f"{PREFIX}{path}",
+            "model": turn.model,
+            "source": f"Recorded {turn.created_at:%Y-%m-%d %H:%M} UTC from a lane that was {turn.badge}. {turn.source}",
+        },
+    )
+    return made
 
 
 def remove(slug: str) -> bool:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from webapp import queries
 from webapp.core.errors import Outcome
-from webapp.models import Comparison, Turn
+from webapp.models import Badge, Comparison, Turn
+from webapp.services import backends
 from webapp.services.archive import lane_of, lanes_of, verdict_of
 from webapp.services.lanes import Lane
 from webapp.services.runs import LETTERS
 from webapp.services.scenarios import scenarios
 from webapp.views import contexts
+from webapp.views.backends import is_operator
 from webapp.views.follower import FIGURES_ON_WIRE
 from webapp.views.readouts import NA, Figure, readout, time_text
 
@@ -73,8 +76,24 @@ def turn(request: HttpRequest, comparison_id: str, turn_id: str) -> HttpResponse
         "marks": _marks(row),
         "comparison_url": reverse("comparison", args=[comparison_id]),
         "record_url": reverse("record", args=[comparison_id]) + f"?turn={row.id}",
+        "keep_url": reverse("keep", args=[comparison_id, row.id]) if _can_keep(request, row) else "",
     }
     return render(request, "runs/turn.html", {"nav": "runs", "turn": context, "definitions": contexts.definitions()})
+
+
+@require_POST
+def keep(request: HttpRequest, comparison_id: str, turn_id: str) -> HttpResponse:
+    """Make a recorded backend of this answer, and show it."""
+    row = queries.turn(turn_id)
+    if row is None or row.comparison_id != comparison_id:
+        raise Http404("There is no such turn.")
+    if not is_operator(request):
+        raise PermissionDenied("Only the operator may add backends; see the help page.")
+    try:
+        backends.record(row)
+    except ValidationError as error:
+        raise PermissionDenied(error.messages[0]) from None
+    return redirect("backends")
 
 
 @require_safe
@@ -86,6 +105,10 @@ def record(request: HttpRequest, comparison_id: str) -> JsonResponse:
     else:
         lanes = lanes_of(row)
     return JsonResponse({"run": row.id, "lanes": [_recording(lane) for lane in lanes]})
+
+
+def _can_keep(request: HttpRequest, row: Turn) -> bool:
+    return row.outcome == Outcome.DONE and bool(row.deltas) and row.badge != Badge.RECORDED and is_operator(request)
 
 
 def _comparison(comparison_id: str) -> Comparison:

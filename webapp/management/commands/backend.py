@@ -11,7 +11,6 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from webapp import queries
-from webapp.backends import KINDS
 from webapp.models import Backend
 from webapp.services import backends
 from webapp.services.upstreams import upstreams
@@ -26,7 +25,9 @@ class Command(BaseCommand):
         add.add_argument("slug", help="short name: letters, digits, dashes")
         add.add_argument("--url", required=True, help="base URL of the API, such as http://127.0.0.1:8080/v1")
         add.add_argument("--model", required=True, help="the model's name as the server knows it")
-        add.add_argument("--kind", default="openai", choices=sorted(KINDS), help="wire kind (default %(default)s)")
+        add.add_argument(
+            "--kind", default="openai", choices=backends.EDITABLE_KINDS, help="wire kind (default %(default)s)"
+        )
         add.add_argument("--key", default="", metavar="env:NAME|file:PATH", help="where the key is, never the key")
         add.add_argument("--label", default="", help="what the audience sees (default: the slug)")
         listing = verbs.add_parser("list", help="list all backends")
