@@ -63,8 +63,8 @@ class Arena {
     history.replaceState(null, "", `?arena=${encodeURIComponent(message.arena)}`); // a reload finds the same arena
     this.attaching = true;
     if (message.run !== this.recording.run) this.running(false);
-    this.catchingUp = !this.recording.running;
-    setTimeout(() => { this.catchingUp = false; }, 1000);
+    this.catchingUp = Boolean(message.run) && message.run !== this.recording.run;
+    if (this.catchingUp) setTimeout(() => { this.catchingUp = false; }, 1000);
   }
 
   onRun(message) {
@@ -113,7 +113,6 @@ class Arena {
     this.running(false);
     this.strip.wake();
     this.replay.sync();
-    this.say(document.querySelector(".verdict-line")?.textContent ?? "");
   }
 
   onError(message) { this.notice("error", message.message); }
@@ -124,6 +123,12 @@ class Arena {
   }
 
   say(sentence) { if (!this.catchingUp && sentence) announce(sentence); }
+
+  sayVerdict() {
+    const { state } = $("verdict").dataset;
+    if (this.verdict === "running" && state === "final") this.say(document.querySelector(".verdict-line").textContent);
+    this.verdict = state;
+  }
 
   setState(id, state) {
     const card = $(`lane-${id}`);
@@ -161,6 +166,7 @@ class Arena {
   /** Fragments came in: bind to the new nodes and bring them to the present state. */
   swapped() {
     this.syncButtons();
+    this.sayVerdict();
     settings.refresh();
     for (const [id, lane] of this.recording.lanes) {
       const card = $(`lane-${id}`);

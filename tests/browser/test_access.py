@@ -1,0 +1,222 @@
+"""For everybody: by keyboard alone, by ear, with little contrast vision, without motion, on a phone, from the last row."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.stage import FAST, SLOW, Stage
+
+# Contrast of two custom properties in the theme that is on, as WCAG 2.2 computes it.
+CONTRAST = """
+([front, back]) => {
+  const probe = document.createElement("span");
+  document.body.append(probe);
+  const light = (name) => {
+    probe.style.color = `var(--${name})`;
+    const [r, g, b] = getComputedStyle(probe).color.match(/[\\d.]+/g).slice(0, 3).map((v) => {
+      const c = v / 255;
+      return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
+  probe.remove();
+  return (a + 0.05) / (b + 0.05);
+}
+"""
+NAMELESS = """
+() => [...document.querySelectorAll("button, a[href], input:not([type=hidden]), select, textarea, summary, [tabindex='0']")]
+  .filter((node) => !(node.textContent.trim() || node.getAttribute("aria-label") || node.getAttribute("aria-labelledby")
+    || node.labels?.[0]?.textContent.trim()))
+  .map((node) => node.outerHTML.slice(0, 120))
+"""
+DOUBLE_IDS = "() => [...document.querySelectorAll('[id]')].map((n) => n.id).filter((id, i, all) => all.indexOf(id) !== i)"
+SIZES = [(1280, 720), (1920, 1080), (3840, 2160), (390, 844)]
+LETTERS = "abcdefgh"
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+async def test_words_and_lane_colours_stand_out_from_the_paper(stage: Stage, theme: str) -> None:
+    await stage.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    await stage.open()
+    words = [(ink, paper) for ink in ("ink", "ink-2", "ink-muted", "danger", "warn", "good") for paper in ("paper", "surface")]
+    words += [("ink", "surface-2"), ("ink-muted", "surface-2"), ("primary-ink", "primary")]
+    words += [(f"lane-{letter}-ink", f"lane-{letter}") for letter in LETTERS]
+    weak = {pair: ratio for pair in words if (ratio := await stage.page.evaluate(CONTRAST, list(pair))) < 4.5}
+    assert not weak
+    marks = [(f"lane-{letter}-line", "surface") for letter in LETTERS] + [("focus", "paper"), ("line-strong", "surface")]
+    faint = {pair: ratio for pair in marks if (ratio := await stage.page.evaluate(CONTRAST, list(pair))) < 3}
+    assert not faint
+
+
+async def test_every_control_has_a_name_and_every_id_is_one(stage: Stage) -> None:
+    for path in ("/", "/runs/", "/backends/", "/backends/add/", "/help/"):
+        await stage.page.goto(stage.url + path)
+        assert await stage.page.evaluate(NAMELESS) == [], path
+        assert await stage.page.evaluate(DOUBLE_IDS) == [], path
+
+
+async def test_a_whole_comparison_needs_no_mouse(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=40)
+    for _ in range(30):
+        await stage.page.keyboard.press("Tab")
+        if await stage.page.evaluate("document.activeElement.id") == "prompt":
+            break
+    await stage.page.keyboard.press("Control+a")
+    await stage.page.keyboard.type("How fast is fast?")
+    await stage.page.keyboard.press("Control+Enter")
+    await stage.finished()
+    await stage.page.keyboard.press("Tab")
+    await stage.page.keyboard.press("p")
+    await stage.page.wait_for_selector("body[data-replay]")
+
+
+async def test_a_swap_keeps_the_focus_on_the_same_control(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, FAST)
+    move = f"lane-right-{await stage.lane(0).id()}"
+    await stage.page.focus(f"#{move}")
+    await stage.page.keyboard.press("Enter")
+    await stage.page.wait_for_selector('.lane:nth-of-type(2) .letter >> text="B"')
+    await stage.page.wait_for_timeout(300)
+    assert await stage.page.evaluate("document.activeElement.id") == move
+
+
+async def test_the_live_region_tells_what_happened_and_not_every_token(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=100)
+    await stage.page.evaluate(
+        """() => { window.said = []; new MutationObserver(() => said.push(document.getElementById("announcer").textContent))
+             .observe(document.getElementById("announcer"), {childList: true, characterData: true, subtree: true}); }"""
+    )
+    await stage.race()
+    await stage.page.wait_for_timeout(600)
+    said: list[str] = await stage.page.evaluate("said")
+    assert 2 <= len(said) <= 6
+    story = " ".join(said)
+    assert "Lane B finished after" in story
+    assert await stage.verdict() in story
+
+
+async def test_a_figure_opens_its_definition_by_hover_by_focus_and_by_key(stage: Stage) -> None:
+    await stage.open(FAST)
+    label = stage.lane(0).card.locator('[data-define="ttft"]')
+    popover = stage.page.locator("#definition")
+    await label.hover()
+    await popover.wait_for(state="visible")
+    assert "Time to first token" in await popover.inner_text()
+    await stage.page.keyboard.press("Escape")
+    await popover.wait_for(state="hidden")
+    await stage.page.mouse.move(2, 2)
+    await label.focus()
+    await stage.page.keyboard.press("?")
+    await popover.wait_for(state="visible")
+    for word in ("Formula", "Clock", "From", "To", "Error"):
+        assert word in await popover.inner_text()
+
+
+async def test_a_definition_stays_open_while_its_figure_is_refreshed(stage: Stage) -> None:
+    await stage.open(SLOW)
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    await stage.lane(0).card.locator('[data-define="tok_s"]').hover()
+    await stage.page.locator("#definition").wait_for(state="visible")
+    await stage.page.wait_for_timeout(700)
+    assert await stage.page.locator("#definition").is_visible()
+    await stage.page.keyboard.press("Escape")
+    await stage.page.keyboard.press("Escape")
+    await stage.finished()
+
+
+async def test_every_figure_on_the_page_has_a_definition(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=40)
+    await stage.race()
+    missing = await stage.page.evaluate(
+        "() => [...document.querySelectorAll('[data-define]')].map((n) => n.dataset.define).filter((k) => !document.getElementById('def-' + k))"
+    )
+    assert missing == []
+
+
+async def test_question_mark_opens_the_keys_and_escape_closes_them_without_stopping_a_run(stage: Stage) -> None:
+    await stage.open(SLOW, max_tokens=100)
+    await stage.run()
+    await stage.page.keyboard.press("?")
+    assert await stage.page.locator("#help").evaluate("(dialog) => dialog.open")
+    await stage.page.keyboard.press("Escape")
+    assert not await stage.page.locator("#help").evaluate("(dialog) => dialog.open")
+    await stage.finished()
+    assert await stage.lane(0).state() == "done"
+
+
+async def test_single_keys_can_be_switched_off(stage: Stage) -> None:
+    await stage.open()
+    await stage.page.click("#help-open")
+    await stage.page.uncheck("#single-keys")
+    await stage.page.keyboard.press("Escape")
+    await stage.page.keyboard.press("5")
+    await stage.page.wait_for_timeout(200)
+    assert await stage.page.get_attribute("#scenario-code", "aria-pressed") == "false"
+
+
+async def test_the_theme_is_kept_and_there_before_the_first_paint(stage: Stage) -> None:
+    await stage.open()
+    await stage.page.keyboard.press("t")
+    assert await stage.page.get_attribute("html", "data-theme") == "dark"
+    await stage.page.keyboard.press("t")
+    assert await stage.page.get_attribute("html", "data-theme") == "light"
+    await stage.page.reload(wait_until="commit")
+    await stage.page.wait_for_selector("body", state="attached")
+    assert await stage.page.get_attribute("html", "data-theme") == "light"
+
+
+async def test_nothing_glides_for_who_asked_for_less_motion(stage: Stage) -> None:
+    await stage.page.emulate_media(reduced_motion="reduce")
+    await stage.open()
+    assert await stage.page.locator(".button").first.evaluate("(b) => getComputedStyle(b).transitionDuration") == "0s"
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+async def test_no_size_scrolls_sideways(stage: Stage, width: int, height: int) -> None:
+    await stage.page.set_viewport_size({"width": width, "height": height})
+    await stage.open()
+    await stage.run()
+    await stage.page.wait_for_timeout(500)
+    assert await stage.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    await stage.page.keyboard.press("Escape")
+    await stage.finished()
+    assert await stage.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES[:3])
+async def test_four_lanes_fit_one_window(stage: Stage, width: int, height: int) -> None:
+    await stage.page.set_viewport_size({"width": width, "height": height})
+    await stage.open(FAST, SLOW, FAST, SLOW, max_tokens=40)
+    await stage.race()
+    assert await stage.page.evaluate("document.documentElement.scrollHeight - innerHeight") <= 0
+    heights = await stage.page.eval_on_selector_all(".lane", "(all) => all.map((one) => one.offsetHeight)")
+    assert len(set(heights)) == 1
+
+
+async def test_nothing_shifts_while_text_streams_and_when_the_verdict_comes(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=120)
+    await stage.page.evaluate(
+        """() => { window.shift = 0; new PerformanceObserver((list) => { for (const e of list.getEntries()) shift += e.value; })
+             .observe({type: "layout-shift"}); }"""
+    )
+    await stage.race()
+    await stage.page.wait_for_timeout(300)
+    assert await stage.page.evaluate("shift") < 0.01
+
+
+async def test_the_page_is_light(stage: Stage) -> None:
+    scripts: dict[str, int] = {}
+
+    async def weigh(url: str) -> None:
+        answer = await stage.page.request.get(url)
+        scripts[url] = len(await answer.body())
+
+    urls: list[str] = []
+    stage.page.on("request", lambda request: urls.append(request.url) if request.resource_type == "script" else None)
+    await stage.open()
+    for url in urls:
+        await weigh(url)
+    assert len(scripts) > 5
+    assert sum(scripts.values()) < 250_000

@@ -1,0 +1,207 @@
+"""The main job: one prompt, several lanes, live read-outs, one verdict."""
+
+from __future__ import annotations
+
+from playwright.async_api import Page
+
+from tests.browser.conftest import Backends
+from tests.browser.stage import FAST, SLOW, THINKING, Stage
+
+
+async def test_a_first_visit_has_a_prompt_four_lanes_and_one_button(stage: Stage) -> None:
+    await stage.open()
+    assert await stage.page.input_value("#prompt")
+    assert len(await stage.lanes()) == 4
+    assert await stage.page.is_enabled("#run")
+    assert await stage.lane(0).state() == "waiting"
+
+
+async def test_a_run_streams_in_every_lane_and_the_verdict_comes_by_itself(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=120)
+    await stage.race()
+    for place in (0, 1):
+        assert await stage.lane(place).state() == "done"
+        assert len(await stage.lane(place).text()) > 200
+    assert "A finished" in await stage.verdict()
+    assert "sooner" in await stage.verdict()
+
+
+async def test_figures_are_estimates_while_text_runs_and_exact_when_the_server_has_counted(stage: Stage) -> None:
+    await stage.open(SLOW, max_tokens=150)
+    await stage.run()
+    lane = stage.lane(0)
+    await lane.reaches("streaming")
+    await stage.page.wait_for_selector('.figure[data-key="tok_s"][data-estimated]')
+    await stage.finished()
+    assert not await lane.estimated("tok_s")
+    assert await lane.figure("output_tokens") == "150"
+    assert await lane.milliseconds("ttft") < await lane.milliseconds("e2e")
+
+
+async def test_ctrl_enter_runs_from_the_prompt_and_escape_stops_every_lane(stage: Stage) -> None:
+    await stage.open(SLOW, SLOW)
+    await stage.page.focus("#prompt")
+    await stage.page.keyboard.press("Control+Enter")
+    await stage.lane(0).reaches("streaming")
+    await stage.lane(1).reaches("streaming")
+    await stage.page.keyboard.press("Escape")
+    await stage.finished()
+    assert [await stage.lane(place).state() for place in (0, 1)] == ["stopped", "stopped"]
+    assert await stage.lane(0).text()
+
+
+async def test_one_lane_is_stopped_alone(stage: Stage) -> None:
+    await stage.open(SLOW, SLOW, max_tokens=100)
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    await stage.lane(0).press("Stop lane A")
+    await stage.finished()
+    assert [await stage.lane(place).state() for place in (0, 1)] == ["stopped", "done"]
+
+
+async def test_one_lane_is_run_again_alone(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=60)
+    await stage.race()
+    before, run = await stage.lane(1).figure("e2e"), await stage.page.get_attribute("#arena", "data-run")
+    await stage.lane(0).press("Run lane A again")
+    await stage.begun(run)
+    await stage.finished()
+    assert await stage.lane(0).state() == "done"
+    assert await stage.lane(1).figure("e2e") == before
+
+
+async def test_a_failed_lane_says_so_in_one_sentence_and_leaves_its_neighbour_alone(
+    stage: Stage, backend: Backends
+) -> None:
+    broken = backend("browser-broken", f"{SLOW}+error")
+    await stage.open(broken, FAST, max_tokens=100)
+    await stage.race()
+    assert await stage.lane(0).state() == "failed"
+    assert await stage.lane(0).text(), "what had arrived is kept"
+    sentence = await stage.lane(0).card.locator(".lane-error").inner_text()
+    assert sentence.endswith(".")
+    assert await stage.lane(1).state() == "done"
+
+
+async def test_lanes_are_added_swapped_moved_and_removed_in_place(stage: Stage) -> None:
+    await stage.open(FAST, SLOW)
+    await stage.page.click("#lane-add")
+    await stage.page.wait_for_selector('.lanes[data-count="3"]')
+    third = stage.lane(2)
+    await third.card.locator("select").select_option(THINKING)
+    await stage.page.wait_for_selector(f'#lane-{await third.id()} option[value="{THINKING}"][selected]', state="attached")
+    await stage.lane(2).press("Move lane C left")
+    await stage.page.wait_for_selector('.lane:nth-of-type(2) .lane-head')
+    await _lanes(stage, [FAST, THINKING, SLOW])
+    await stage.lane(0).press("Remove lane A")
+    await _lanes(stage, [THINKING, SLOW])
+    letters = await stage.page.locator(".lane .letter").all_inner_texts()
+    assert letters == ["A", "B"]
+
+
+async def _lanes(stage: Stage, wanted: list[str]) -> None:
+    """Wait until the lanes stand in this order."""
+    for _ in range(100):
+        if await stage.lanes() == wanted:
+            return
+        await stage.page.wait_for_timeout(20)
+    assert await stage.lanes() == wanted
+
+
+async def test_eight_lanes_are_the_most_and_one_is_the_least(stage: Stage) -> None:
+    await stage.open(*[FAST] * 8)
+    assert len(await stage.lanes()) == 8
+    assert not await stage.page.locator("#lane-add").count()
+    await stage.open(FAST)
+    assert await stage.lane(0).card.get_by_role("button", name="Remove lane A").is_disabled()
+
+
+async def test_thinking_is_shown_apart_from_the_answer(stage: Stage) -> None:
+    await stage.open(THINKING, max_tokens=300)
+    await stage.race()
+    card = stage.lane(0).card
+    thinking = await card.locator("details.thinking .plain").text_content()
+    assert thinking
+    assert thinking not in await stage.lane(0).text()
+    assert not await card.locator("details.thinking").get_attribute("open")
+    assert await stage.lane(0).milliseconds("ttft") < await stage.lane(0).milliseconds("ttfo")
+
+
+async def test_markdown_is_rendered_once_the_answer_has_ended(stage: Stage) -> None:
+    await stage.open(FAST)
+    await stage.race()
+    assert await stage.lane(0).card.locator(".answer .prose strong").count()
+    assert "**" not in await stage.lane(0).text()
+
+
+async def test_the_next_prompt_goes_on_with_the_conversation_and_a_new_one_forgets_it(stage: Stage) -> None:
+    await stage.open(FAST, max_tokens=40)
+    await stage.race()
+    await stage.page.fill("#prompt", "And in one sentence?")
+    await stage.race()
+    questions = stage.lane(0).card.locator(".question")
+    assert [await questions.nth(i).inner_text() for i in range(2)] == [
+        "Explain why latency matters to a voice assistant.",
+        "And in one sentence?",
+    ]
+    await stage.page.get_by_role("button", name="New conversation").click()
+    await questions.first.wait_for(state="detached")
+
+
+async def test_full_length_and_max_tokens_are_what_is_sent(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=33)
+    await stage.page.click(".settings-summary")
+    await stage.page.check('[name="full_length"]')
+    await stage.page.keyboard.press("Escape")
+    assert "33 tokens exactly" in await stage.page.inner_text("#settings-words")
+    await stage.race()
+    assert [await stage.lane(place).figure("output_tokens") for place in (0, 1)] == ["33", "33"]
+
+
+async def test_an_impossible_setting_is_pointed_at_and_not_sent(stage: Stage) -> None:
+    await stage.open(FAST)
+    await stage.set("temperature", "9")
+    await stage.page.click("#run")
+    assert await stage.page.locator(".settings[open] :invalid").count() == 1
+    assert not await stage.page.locator("body[data-running]").count()
+
+
+async def test_number_keys_choose_scenarios_but_not_while_typing(stage: Stage) -> None:
+    await stage.open()
+    await stage.page.keyboard.press("5")
+    await stage.page.wait_for_selector('#scenario-code[aria-pressed="true"]')
+    await stage.page.focus("#prompt")
+    await stage.page.keyboard.type("1")
+    assert "1" in await stage.page.input_value("#prompt")
+    assert await stage.page.get_attribute("#scenario-code", "aria-pressed") == "true"
+
+
+async def test_an_agent_loop_is_shown_step_by_step(stage: Stage) -> None:
+    await stage.open(FAST)
+    await stage.page.keyboard.press("3")
+    await stage.page.wait_for_selector('#scenario-agent[aria-pressed="true"]')
+    await stage.race()
+    assert await stage.lane(0).figure("step") == "10/10"
+    assert await stage.lane(0).card.locator(".step-label").count() == 10
+
+
+async def test_lanes_one_after_the_other_do_not_overlap(stage: Stage) -> None:
+    await stage.open(SLOW, SLOW, max_tokens=30)
+    await stage.page.click(".settings-summary")
+    await stage.page.select_option('[name="order"]', "sequential")
+    await stage.page.keyboard.press("Escape")
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    assert await stage.lane(1).state() == "waiting"
+    await stage.finished()
+    assert await stage.lane(1).state() == "done"
+
+
+async def test_a_reload_finds_the_same_answers(stage: Stage, page: Page) -> None:
+    await stage.open(FAST, max_tokens=60)
+    await stage.race()
+    text = await stage.lane(0).text()
+    await page.reload()
+    await stage.connected()
+    assert await stage.lane(0).text() == text
+    await page.wait_for_selector("#replay:enabled")

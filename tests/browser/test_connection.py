@@ -1,0 +1,143 @@
+"""One socket per page: it comes back by itself, misses nothing, and never asks a backend twice."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page, WebSocket
+
+from tests.browser.conftest import Backends
+from tests.browser.line import Line, line_to
+from tests.browser.stage import FAST, SLOW, Stage
+from tests.live import LiveApp
+from tests.upstreams.scripted import Upstream, scripted_upstream
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def line(live_app: LiveApp) -> AsyncIterator[Line]:
+    async with line_to(live_app.url) as line:
+        yield line
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def upstream() -> AsyncIterator[Upstream]:
+    async with scripted_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def behind(page: Page, line: Line) -> Stage:
+    """The page behind a line that can be cut."""
+    return Stage(page, line.url)
+
+
+def watch(page: Page) -> list[dict[str, object]]:
+    """Collect what the page sends from now on."""
+    sent: list[dict[str, object]] = []
+
+    def listen(socket: WebSocket) -> None:
+        socket.on("framesent", lambda frame: sent.append(orjson.loads(frame)))
+
+    page.on("websocket", listen)
+    return sent
+
+
+def runs(sent: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [message for message in sent if message["action"] == "run"]
+
+
+async def test_a_page_that_lost_its_line_comes_back_to_the_running_answer_and_misses_nothing(
+    behind: Stage, line: Line
+) -> None:
+    sent = watch(behind.page)
+    await behind.open(SLOW, max_tokens=120)
+    await behind.run()
+    await behind.lane(0).reaches("streaming")
+    line.cut()
+    await behind.page.wait_for_selector('#link[data-state="offline"]')
+    await behind.page.wait_for_timeout(300)
+    line.mend()
+    await behind.connected()
+    await behind.finished()
+    assert await behind.lane(0).state() == "done"
+    assert await behind.lane(0).figure("output_tokens") == "120"
+    again = [message for message in sent if message["action"] == "attach"][-1]
+    assert again["have"], "it asked for the rest only"
+    assert len(runs(sent)) == 1
+
+
+async def test_text_that_came_after_a_lost_line_joins_the_text_before_it(behind: Stage, line: Line) -> None:
+    await behind.open(SLOW, SLOW, max_tokens=150)
+    await behind.run()
+    await behind.lane(0).reaches("streaming")
+    line.cut()
+    await behind.page.wait_for_selector('#link[data-state="offline"]')
+    line.mend()
+    await behind.finished()
+    recorded = await behind.lane(0).text()
+    await behind.page.reload()
+    await behind.connected()
+    assert await behind.lane(0).text() == recorded
+
+
+async def test_presses_while_offline_become_one_request(behind: Stage, line: Line) -> None:
+    sent = watch(behind.page)
+    await behind.open(FAST, max_tokens=30)
+    line.cut()
+    await behind.page.wait_for_selector('#link[data-state="offline"]')
+    for _ in range(5):
+        await behind.page.keyboard.press("Control+Enter")
+    assert "No connection" in await behind.notice()
+    line.mend()
+    await behind.finished()
+    assert len(runs(sent)) == 1
+
+
+async def test_what_was_pressed_long_before_the_line_came_back_is_not_sent(behind: Stage, line: Line) -> None:
+    await behind.page.clock.install()
+    sent = watch(behind.page)
+    await behind.open(FAST, max_tokens=30)
+    line.cut()
+    await behind.page.wait_for_selector('#link[data-state="offline"]')
+    await behind.page.keyboard.press("Control+Enter")
+    await behind.page.clock.fast_forward(6000)
+    line.mend()
+    for _ in range(20):
+        await behind.page.clock.run_for(1000)
+        if await behind.page.locator('#link[data-state="live"]').count():
+            break
+        await behind.page.wait_for_timeout(50)
+    assert "nothing was sent" in await behind.page.inner_text(".notice-line span")
+    assert runs(sent) == []
+
+
+async def test_a_double_press_asks_the_backend_once(stage: Stage, backend: Backends, upstream: Upstream) -> None:
+    await stage.open(backend("browser-once", "ok", upstream.url))
+    await stage.page.evaluate("() => { const run = document.getElementById('run'); run.click(); run.click(); }")
+    await stage.finished()
+    assert [request.method for request in upstream.requests].count("POST") == 1
+
+
+async def test_a_second_tab_follows_the_same_run_and_may_stop_it(stage: Stage) -> None:
+    await stage.open(SLOW)
+    other = await stage.page.context.new_page()
+    await other.goto(stage.page.url)
+    await stage.run()
+    await other.wait_for_selector('.lane[data-state="streaming"]')
+    await other.keyboard.press("Escape")
+    await stage.finished()
+    assert await stage.lane(0).state() == "stopped"
+
+
+async def test_a_page_that_was_frozen_catches_up(stage: Stage) -> None:
+    await stage.open(SLOW, max_tokens=100)
+    control = await stage.page.context.new_cdp_session(stage.page)
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    await control.send("Page.setWebLifecycleState", {"state": "frozen"})
+    await control.send("Page.setWebLifecycleState", {"state": "active"})
+    await stage.finished()
+    assert await stage.lane(0).figure("output_tokens") == "100"

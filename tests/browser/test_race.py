@@ -1,0 +1,110 @@
+"""The race strip and what can be done with a recorded race: photo finish, any moment, slow motion."""
+
+from __future__ import annotations
+
+from tests.browser.stage import FAST, SLOW, Stage
+
+# How many columns of the strip's row `place` are painted in its lane's colour.
+PAINTED = """
+([place, count]) => {
+  const canvas = document.querySelector(".race-canvas");
+  const ratio = canvas.width / canvas.clientWidth;
+  const row = (canvas.clientHeight - 22) / count;
+  const y = Math.round((22 + row * (place + 0.5) - row * 0.25) * ratio);
+  const line = canvas.getContext("2d").getImageData(Math.round(210 * ratio), y, canvas.width - Math.round(300 * ratio), 1).data;
+  let painted = 0;
+  for (let i = 0; i < line.length; i += 4) {
+    const spread = Math.max(line[i], line[i + 1], line[i + 2]) - Math.min(line[i], line[i + 1], line[i + 2]);
+    if (line[i + 3] > 40 && spread > 60) painted += 1;
+  }
+  return painted;
+}
+"""
+
+
+async def race(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=120)
+    await stage.race()
+    await stage.page.wait_for_timeout(400)  # the axis glides to its end
+
+
+async def test_every_lane_is_drawn_and_the_slow_one_is_longer(stage: Stage) -> None:
+    await race(stage)
+    fast, slow = [await stage.page.evaluate(PAINTED, [place, 2]) for place in (0, 1)]
+    assert fast > 5
+    assert slow > 3 * fast
+
+
+async def test_the_strip_moves_while_lanes_run(stage: Stage) -> None:
+    await stage.open(SLOW, max_tokens=150)
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    seen = []
+    for _ in range(3):
+        await stage.page.wait_for_timeout(150)
+        seen.append(await stage.page.evaluate("document.getElementById('race').toDataURL()"))
+    assert len(set(seen)) == 3
+    await stage.page.keyboard.press("Escape")
+
+
+async def test_photo_finish_freezes_every_lane_at_the_instant_the_fastest_ended(stage: Stage) -> None:
+    await race(stage)
+    whole = await stage.lane(1).text()
+    final = [await stage.lane(place).figure("e2e") for place in (0, 1)]
+    await stage.page.keyboard.press("p")
+    await stage.page.wait_for_selector("body[data-replay]")
+    frozen = [await stage.lane(place).milliseconds("e2e") for place in (0, 1)]
+    assert abs(frozen[0] - frozen[1]) < 20, "both lanes stand at one instant"
+    notes = await stage.page.locator(".replay-note").all_inner_texts()
+    assert notes[0] == "finished"
+    assert notes[1].endswith("% of its answer") or notes[1] == "nothing yet"
+    shown = await stage.lane(1).card.locator(".replay-text").inner_text()
+    assert len(shown) < len(whole) / 2
+    assert await stage.page.get_attribute("#photo", "aria-pressed") == "true"
+    await stage.page.keyboard.press("l")
+    assert [await stage.lane(place).figure("e2e") for place in (0, 1)] == final
+    assert await stage.lane(1).card.locator(".answer").is_visible()
+
+
+async def test_figures_at_a_moment_are_marked_as_estimates_and_unknown_ones_are_empty(stage: Stage) -> None:
+    await race(stage)
+    await stage.page.locator("#scrub").fill("500")
+    assert await stage.lane(1).estimated("tok_s")
+    assert await stage.lane(1).figure("icl_p99") == "–"
+    assert await stage.lane(1).milliseconds("ttft") > 0
+
+
+async def test_a_replay_runs_in_slow_motion_and_can_be_paused(stage: Stage) -> None:
+    await race(stage)
+    await stage.page.select_option("#replay-speed", "0.5")
+    await stage.page.click("#replay")
+    await stage.page.wait_for_timeout(500)
+    await stage.page.keyboard.press("r")
+    at = await stage.lane(1).milliseconds("e2e")
+    assert 50 < at < 1500, "half a second at half speed, not the end"
+    await stage.page.wait_for_timeout(200)
+    assert await stage.lane(1).milliseconds("e2e") == at
+    assert await stage.page.inner_text("#replay-word") == "Replay"
+
+
+async def test_photo_finish_works_while_the_slow_lane_still_runs(stage: Stage) -> None:
+    await stage.open(FAST, SLOW)
+    await stage.run()
+    await stage.lane(0).reaches("done")
+    await stage.page.keyboard.press("p")
+    before = await stage.lane(1).card.locator(".replay-text").inner_text()
+    await stage.page.wait_for_timeout(500)
+    assert await stage.lane(1).card.locator(".replay-text").inner_text() == before
+    assert await stage.lane(1).state() == "streaming"
+    await stage.page.keyboard.press("Escape")
+    await stage.finished()
+    await stage.page.keyboard.press("l")
+    assert len(await stage.lane(1).text()) > len(before), "what came meanwhile is there"
+
+
+async def test_a_new_run_leaves_the_replay(stage: Stage) -> None:
+    await race(stage)
+    await stage.page.keyboard.press("p")
+    await stage.race()
+    assert await stage.page.locator("body[data-replay]").count() == 0
+    assert await stage.lane(0).card.locator(".answer").is_visible()
