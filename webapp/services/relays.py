@@ -7,7 +7,7 @@ usage chunk) is left out, and whatever goes wrong after the first byte is said i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,6 +26,10 @@ from webapp.services.turns import LiveTurn, run_turn
 from webapp.services.upstreams import upstreams
 
 DONE_EVENT = encode_event(openai.DONE)
+# Two seconds of the fastest backend there is. A client that is further behind makes the backend wait: what it does not
+# read would otherwise be kept for it here, without a limit.
+MOST_UNSENT_CHUNKS = 4096
+SLOW_CLIENT = "the client read too slowly and made the backend wait: the times hold its pauses"
 
 
 class Relay:
@@ -39,6 +43,8 @@ class Relay:
         self._include_usage = include_usage
         self._chunks: list[Chunk] = []
         self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._streaming = False
         self._task: asyncio.Task[None] | None = None
         self._run = Run(Ask(prompt=_last_user_text(prompt)), entries_for([(spec, source)]), asked_by="api")
         self._forget_drain = drain.on_drain(self._interrupt)
@@ -64,11 +70,13 @@ class Relay:
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the answer as server-sent events, each read's at once, ending with [DONE] whatever happened."""
         assert self._task is not None
+        self._streaming = True
         try:
             while True:
                 self._changed.clear()
                 finished = self._task.done()
                 chunks, self._chunks = self._chunks, []
+                self._room.set()
                 if data := b"".join([encode_event(chunk.data) for chunk in chunks if self._wanted(chunk)]):
                     yield data
                 if finished:
@@ -106,9 +114,15 @@ class Relay:
         self.turn.loop_lag_ns = loop_lag.p99_ns(marks.intended or 0, marks.end or 0)
         store.finish(self._run)
 
-    def _take(self, chunks: list[Chunk]) -> None:
+    def _take(self, chunks: list[Chunk]) -> Awaitable[object] | None:
         self._chunks += chunks
         self._changed.set()
+        if len(self._chunks) <= MOST_UNSENT_CHUNKS or not self._streaming:
+            return None
+        if SLOW_CLIENT not in self.turn.notes:
+            self.turn.notes.append(SLOW_CLIENT)
+        self._room.clear()
+        return self._room.wait()
 
     def _wanted(self, chunk: Chunk) -> bool:
         if chunk.done:
