@@ -18,14 +18,16 @@ SNIPPET_CHARS = 200
 MAX_RETRY_AFTER_S = 24 * 3600
 
 
-def of_exception(error: BaseException, host: str) -> StreamError:
-    """Return the StreamError for a transport failure while talking to `host`."""
+def of_exception(error: BaseException, host: str, *, resolving: bool = False) -> StreamError:
+    """Return the StreamError for a transport failure while talking to `host`, or while `resolving` its name."""
     if isinstance(error, StreamError):
         return error
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return StreamError("dns", f"The name {host} could not be found; check the backend's URL or the network.")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError | ssl.SSLError):
         return StreamError("tls", f"Certificate problem with {host}: {_tls_reason(error)}.", permanent=True)
+    if isinstance(error, aiohttp.ConnectionTimeoutError) and resolving:
+        return StreamError("dns_timeout", f"Looking up the name {host} took too long; check the URL or the network.")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return StreamError("connect_timeout", f"{host} did not accept a connection in time; is it up and reachable?")
     if isinstance(error, ConnectionRefusedError) or _errno(error) == errno.ECONNREFUSED:

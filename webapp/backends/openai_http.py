@@ -10,10 +10,12 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 
 from webapp.backends import faults, keys
 from webapp.backends.base import Answer
@@ -30,14 +32,23 @@ ERROR_BODY_BYTES = 64 * 1024
 DRAIN_S = 0.1
 
 
+@dataclass(slots=True)
+class _Progress:
+    """What the hooks note of one request: its marks, and whether its host's name is being looked up just now."""
+
+    marks: Marks
+    resolving: bool = False
+
+
 class OpenAIHTTP:
     """The client shared by all requests of a process. Made inside a running loop; `close` it at the end."""
 
-    def __init__(self, tls: ssl.SSLContext | bool = True) -> None:
-        self._session = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls))
+    def __init__(self, tls: ssl.SSLContext | bool = True, resolver: AbstractResolver | None = None) -> None:
+        pooled = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls, resolver=resolver)
+        self._session = _session(pooled)
         # Servers that failed inside the warm-up may close that connection next, unannounced (transformers serve 5.23
         # does). The measured request must not be the one to find out: these hosts get a new connection each time.
-        self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls))
+        self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls, resolver=resolver))
         self._closing: set[str] = set()
 
     @asynccontextmanager
@@ -45,6 +56,8 @@ class OpenAIHTTP:
         url = chat_url(spec.base_url)
         host = _host(spec.base_url)
         key = keys.resolve(spec.key_ref)
+        connect_s = spec.limits.connect_s
+        progress = _Progress(marks)
         response = None
         try:
             session = self._fresh if host in self._closing else self._session
@@ -53,8 +66,9 @@ class OpenAIHTTP:
                 data=openai.request_body(spec.model, prompt),
                 headers=_headers(key),
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.limits.connect_s),
-                trace_request_ctx=marks,
+                # One limit on name, TCP and TLS together, and one on each address where a name has several.
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
+                trace_request_ctx=progress,
             )
             marks.headers = now_ns()
             await _check_head(response, url, key)
@@ -66,7 +80,7 @@ class OpenAIHTTP:
             )
             await _drain(response)
         except (aiohttp.ClientError, OSError) as error:  # from here, or thrown in from a read inside the block
-            raise faults.of_exception(error, host) from error
+            raise faults.of_exception(error, host, resolving=progress.resolving) from error
         finally:
             if response is not None:
                 response.close()
@@ -79,7 +93,9 @@ class OpenAIHTTP:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
-                await response.content.read(ERROR_BODY_BYTES)
+                await _read_up_to(
+                    response, ERROR_BODY_BYTES, bytearray()
+                )  # to its end, or the connection is of no more use
                 if response.status >= 500:
                     self._closing.add(_host(spec.base_url))
 
@@ -108,12 +124,17 @@ async def _check_head(response: aiohttp.ClientResponse, url: str, key: str) -> N
 
 
 async def _error_body(response: aiohttp.ClientResponse, key: str) -> bytes:
-    body = b""
+    body = bytearray()
     with suppress(aiohttp.ClientError, OSError, TimeoutError):
         async with asyncio.timeout(2):
-            while len(body) < ERROR_BODY_BYTES and (data := await response.content.readany()):
-                body += data
-    return body.replace(key.encode(), b"(key)") if key else body
+            await _read_up_to(response, ERROR_BODY_BYTES, body)
+    return bytes(body).replace(key.encode(), b"(key)") if key else bytes(body)
+
+
+async def _read_up_to(response: aiohttp.ClientResponse, most: int, body: bytearray) -> None:
+    """Read into `body` until the response ends or `most` bytes have come."""
+    while len(body) < most and (data := await response.content.readany()):
+        body += data
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
@@ -155,19 +176,29 @@ def _tracing() -> aiohttp.TraceConfig:
     config = aiohttp.TraceConfig()
 
     async def connecting(_: Any, context: SimpleNamespace, __: Any) -> None:
-        if (marks := context.trace_request_ctx) is not None:
-            marks.connect = now_ns()
+        if (progress := context.trace_request_ctx) is not None:
+            progress.marks.connect = now_ns()
+
+    async def resolving(_: Any, context: SimpleNamespace, __: Any) -> None:
+        if (progress := context.trace_request_ctx) is not None:
+            progress.resolving = True
+
+    async def resolved(_: Any, context: SimpleNamespace, __: Any) -> None:
+        if (progress := context.trace_request_ctx) is not None:
+            progress.resolving = False
 
     async def connected(_: Any, context: SimpleNamespace, __: Any) -> None:
-        if (marks := context.trace_request_ctx) is not None:
-            marks.connected = now_ns()
+        if (progress := context.trace_request_ctx) is not None:
+            progress.marks.connected = now_ns()
 
     async def sent(_: Any, context: SimpleNamespace, __: Any) -> None:
         # Called just before head and body go to the transport in one write.
-        if (marks := context.trace_request_ctx) is not None:
-            marks.sent = now_ns()
+        if (progress := context.trace_request_ctx) is not None:
+            progress.marks.sent = now_ns()
 
     config.on_connection_create_start.append(connecting)
+    config.on_dns_resolvehost_start.append(resolving)
+    config.on_dns_resolvehost_end.append(resolved)
     config.on_connection_create_end.append(connected)
     config.on_request_chunk_sent.append(sent)
     return config
