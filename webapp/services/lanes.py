@@ -21,6 +21,10 @@ NS_PER_US = 1_000
 WARM_BEFORE_S = 1.0
 WIRE_KIND = {"content": "c", "reasoning": "r", "tool": "t"}
 
+# Deltas that a lane may be ahead of everybody who follows it. More than a page can ask for in one answer, so no answer
+# waits for a display; what is bounded is a stream without an end, read for a page that has stopped reading.
+MOST_AHEAD = 32_768
+
 Sleep = Callable[[float], Awaitable[None]]
 Notify = Callable[[bool], None]
 
@@ -32,6 +36,13 @@ class State:
     at_ns: int
     name: str
     step: int
+
+
+@dataclass(eq=False)
+class Reader:
+    """Somebody who follows a lane: how many of its deltas he has been sent."""
+
+    deltas: int = 0
 
 
 @dataclass
@@ -56,6 +67,8 @@ class Lane:
     outcome: Outcome = Outcome.RUNNING
     stop_as: Outcome = Outcome.STOPPED
     task: asyncio.Task[None] | None = None
+    readers: list[Reader] = field(default_factory=list)
+    _room: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, backend: Backend, notify: Notify, sleep: Sleep = asyncio.sleep) -> None:
         """Run the steps; the first that is not DONE ends the lane. Cancelling stops it; the cancellation goes on.
@@ -67,7 +80,7 @@ class Lane:
             for number, step in enumerate(self.steps):
                 await self._pause(number, step, backend, sleep)
                 turn = self._begin(number, step, previous)
-                await run_turn(turn, backend, _Listener(turn, notify))
+                await run_turn(turn, backend, _Listener(self, turn, notify))
                 if turn.outcome is not Outcome.DONE:
                     break
                 previous = turn.text
@@ -90,6 +103,29 @@ class Lane:
         if self.turns:
             self.turns[-1].if_cancelled = outcome
         self.task.cancel()
+
+    def follow(self, reader: Reader) -> None:
+        self.readers.append(reader)
+
+    def unfollow(self, reader: Reader) -> None:
+        self.readers.remove(reader)
+        self._room.set()
+
+    def show(self, reader: Reader, deltas: int) -> None:
+        """Note that `reader` has been sent `deltas` more."""
+        reader.deltas += deltas
+        self._room.set()
+
+    @property
+    def too_far_ahead(self) -> bool:
+        """True where there are readers and none of them has come near what has arrived."""
+        return bool(self.readers) and self.delta_count - max(r.deltas for r in self.readers) > MOST_AHEAD
+
+    async def caught_up(self) -> None:
+        """Return once a reader has come near, or nobody reads any more."""
+        while self.too_far_ahead:
+            self._room.clear()
+            await self._room.wait()
 
     @property
     def ended(self) -> bool:
@@ -187,14 +223,18 @@ class Lane:
 
 
 class _Listener:
-    """Tells watchers of new text, the first of a turn at once."""
+    """Tells watchers of new text, the first of a turn at once, and holds a turn that runs away from all of them."""
 
-    def __init__(self, turn: LiveTurn, notify: Notify) -> None:
-        self._turn = turn
+    def __init__(self, lane: Lane, turn: LiveTurn, notify: Notify) -> None:
+        self._lane = lane
+        self._deltas = turn.meter.deltas
         self._notify = notify
         self._shown = False
 
-    def __call__(self, _: list[Chunk]) -> None:
-        urgent = not self._shown and bool(self._turn.meter.deltas)
+    def __call__(self, _: list[Chunk]) -> Awaitable[None] | None:
+        urgent = not self._shown and bool(self._deltas)
         self._shown = self._shown or urgent
         self._notify(urgent)
+        if len(self._deltas) > MOST_AHEAD and self._lane.too_far_ahead:
+            return self._lane.caught_up()
+        return None

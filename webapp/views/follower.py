@@ -20,7 +20,7 @@ from django.template.loader import render_to_string
 from webapp.clock import now_ns
 from webapp.core.spec import BackendSpec
 from webapp.services.arenas import PARTS, Arena, Slot
-from webapp.services.lanes import Lane
+from webapp.services.lanes import Lane, Reader
 from webapp.views import contexts
 from webapp.views.readouts import readout
 
@@ -35,12 +35,11 @@ T = TypeVar("T")
 _renderer = ThreadPoolExecutor(1, "renderer")
 
 
-@dataclass
-class Position:
+@dataclass(eq=False, kw_only=True)
+class Position(Reader):
     """How much of one lane a socket has seen."""
 
     lane: Lane
-    deltas: int = 0
     states: int = 0
     ended: bool = False
     readout_ns: int = 0
@@ -136,7 +135,10 @@ class Follower:
             lane, position = slot.lane, self._positions.get(slot.id)
             if lane is not None and (position is None or position.lane is not lane):
                 known = have.get(slot.id, 0) if lane.run_id == run_id else 0
-                self._positions[slot.id] = Position(lane, deltas=min(known, lane.delta_count))
+                if position is not None:
+                    position.lane.unfollow(position)
+                self._positions[slot.id] = position = Position(lane=lane, deltas=min(known, lane.delta_count))
+                lane.follow(position)
                 new.append(slot)
         run = self.arena.run
         if new and run is not None:
@@ -186,7 +188,7 @@ class Follower:
             new = position.lane.since(position.deltas, MOST_DELTAS)
             if new:
                 lanes[position.lane.id] = {"from": position.deltas, "d": new}
-                position.deltas += len(new)
+                position.lane.show(position, len(new))
                 run_id = position.lane.run_id
                 more = more or len(new) == MOST_DELTAS
         if lanes:
