@@ -7,6 +7,7 @@ usage chunk) is left out, and whatever goes wrong after the first byte is said i
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import ExitStack
 from typing import Any
@@ -24,6 +25,8 @@ from webapp.services.looplag import loop_lag
 from webapp.services.runs import Ask, Run, entries_for
 from webapp.services.turns import LiveTurn, run_turn
 from webapp.services.upstreams import upstreams
+
+log = logging.getLogger(__name__)
 
 DONE_EVENT = encode_event(openai.DONE)
 # Two seconds of the fastest backend there is. A client that is further behind makes the backend wait: what it does not
@@ -46,13 +49,22 @@ class Relay:
         self._room = asyncio.Event()
         self._streaming = False
         self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._run = Run(Ask(prompt=_last_user_text(prompt)), entries_for([(spec, source)]), asked_by="api")
         self._forget_drain = drain.on_drain(self._interrupt)
         self._watching = ExitStack()
 
     async def open(self) -> StreamError | None:
-        """Send the request; return None once the backend has accepted it, else the error that ended it."""
+        """Send the request; return None once the backend has accepted it, else the error that ended it.
+
+        The relay is closed at the latest when the calling task ends: a client that leaves before the first byte of
+        `stream` was asked for would otherwise leave nobody to close it.
+        """
+        if drain.draining():
+            return _interrupted()
         store.begin(self._run)
+        if (caller := asyncio.current_task()) is not None:
+            caller.add_done_callback(self._abandon)
         self._watching.enter_context(loop_lag.watching())
         work = run_turn(self.turn, upstreams.client(self.turn.spec), self._take)
         self._task = asyncio.get_running_loop().create_task(work, name="relay")
@@ -106,13 +118,19 @@ class Relay:
         task, self._task = self._task, None
         self._forget_drain()
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for result in await asyncio.gather(task, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("a request failed through a defect of ours", exc_info=result)
         self._watching.close()
         lane = self._run.lanes[0]
         lane.turns, lane.outcome, lane.origin_ns = [self.turn], self.turn.outcome, self.turn.marks.intended or 0
         marks = self.turn.marks
         self.turn.loop_lag_ns = loop_lag.p99_ns(marks.intended or 0, marks.end or 0)
         store.finish(self._run)
+
+    def _abandon(self, _: asyncio.Task[None]) -> None:
+        if self._task is not None:
+            self._closing = asyncio.get_running_loop().create_task(self.close())
 
     def _take(self, chunks: list[Chunk]) -> Awaitable[object] | None:
         self._chunks += chunks
