@@ -24,7 +24,12 @@ from webapp.services.relays import Relay, error_body
 
 # A request may say what to ask, never whom: these names are how other gateways lost their keys
 # (research: reliability T1).
-FORBIDDEN = frozenset({"api_base", "base_url", "api_key", "headers", "extra_headers", "api_version", "organization"})
+FORBIDDEN = frozenset({
+    "api_base", "api_key", "api_type", "api_version", "aws_access_key_id", "aws_secret_access_key",
+    "aws_session_token", "azure_ad_token", "azure_endpoint", "base_url", "custom_llm_provider", "default_headers",
+    "deployment_id", "extra_body", "extra_headers", "extra_query", "headers", "organization", "proxies", "proxy",
+    "vertex_credentials",
+})  # fmt: skip
 OURS = frozenset({"model", "messages", "stream"})
 STATUS_OF_KIND = {"rate_limited": 429, "bad_request": 400, "interrupted": 503}
 MAX_MESSAGES = 1000
@@ -91,6 +96,10 @@ def _body(request: HttpRequest) -> dict[str, Any]:
         raise BadRequest("The body is not valid JSON.") from None
     if not isinstance(body, dict):
         raise BadRequest("The body has to be a JSON object.")
+    try:
+        orjson.dumps(body)  # nested deeper than can be written again, it could not be passed on
+    except orjson.JSONEncodeError:
+        raise BadRequest("The body is nested too deeply.") from None
     if forbidden := sorted(FORBIDDEN & set(body)):
         raise BadRequest(f"{forbidden[0]} cannot be set in a request; edit the backend instead.", forbidden[0])
     _check_messages(body.get("messages"))
