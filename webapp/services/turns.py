@@ -96,14 +96,14 @@ async def run_turn(turn: LiveTurn, backend: Backend, listener: Listener = no_lis
                 await _read(turn, backend, listener, watchdog)
             finally:
                 watchdog.stop()
-        turn.outcome = Outcome.DONE
     except TimeoutError:
         turn.error = watchdog.error()
     except StreamError as error:
         turn.error = error  # its text may quote the server, which may quote our key
         turn.error.message = keys.redact(error.message, turn.spec.key_ref)
     except asyncio.CancelledError:
-        turn.outcome = turn.if_cancelled
+        if turn.outcome is Outcome.RUNNING:  # else the answer was whole, and only its connection was waited for
+            turn.outcome = turn.if_cancelled
         raise
     except Exception as error:  # a defect of ours ends this lane and no other
         turn.error = StreamError("internal", f"Splitsecond failed here ({type(error).__name__}); please report it.")
@@ -129,6 +129,8 @@ async def _read(turn: LiveTurn, backend: Backend, listener: Listener, watchdog: 
             if meter.ended:
                 break
         turn.notes += meter.finish(now_ns())
+        turn.outcome = Outcome.DONE
+        watchdog.stop()  # closing the connection in good order is no part of the answer
 
 
 async def _receive_parts(turn: LiveTurn, data: bytes, at_ns: int, listener: Listener, watchdog: Watchdog) -> None:
@@ -145,8 +147,9 @@ async def _receive_parts(turn: LiveTurn, data: bytes, at_ns: int, listener: List
 class Watchdog:
     """Ends a turn that exceeds one of its limits.
 
-    It wakes when the nearest limit could expire and looks at the marks: a token costs it nothing. The gap limit
-    counts from text to text, so a server that only sends keep-alive comments is found out.
+    It wakes when a limit could expire and looks at the marks: a token costs it nothing. The next phase may have a
+    shorter limit than the present one, so it never sleeps longer than the shortest. The gap limit counts from text to
+    text, so a server that only sends keep-alive comments is found out.
     """
 
     def __init__(self, meter: StreamMeter, timeout: asyncio.Timeout) -> None:
@@ -156,6 +159,8 @@ class Watchdog:
         self._kind = ""
         self._held = False
         self._resumed_ns = 0
+        limits = meter.limits
+        self._longest_sleep_s = min(limits.connect_s + limits.write_s, limits.first_byte_s, limits.gap_s)
         self._loop = asyncio.get_running_loop()
         self._look()
 
@@ -191,7 +196,7 @@ class Watchdog:
             self._timeout.reschedule(self._loop.time())
             self._handle = self._loop.call_later(0, _nothing)
         else:
-            self._handle = self._loop.call_later(left_ns / NS_PER_S, self._look)
+            self._handle = self._loop.call_later(min(left_ns / NS_PER_S, self._longest_sleep_s), self._look)
 
     def _nearest(self) -> tuple[str, int]:
         total_ns = self._started_ns + _ns(self._meter.limits.total_s)
