@@ -60,8 +60,9 @@ export class Replay {
 
   scrubbed() {
     const { scrub } = this.controls;
+    const share = Number(scrub.value) / Number(scrub.max); // before pause(), which sets the slider
     this.pause();
-    this.show((Number(scrub.value) / Number(scrub.max)) * this.recording.length());
+    this.show(share * this.recording.length());
   }
 
   show(moment) {

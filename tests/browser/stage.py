@@ -1,4 +1,4 @@
-"""The arena as a person handles it: what tests press and what they read, so that they need no selectors of their own."""
+"""The arena as a person handles it: what tests press and read, so that they need no selectors of their own."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ class Stage:
 
     async def lanes(self) -> list[str]:
         """Return the backends of the lanes, in their order."""
-        chosen: list[str] = await self.page.eval_on_selector_all(
-            ".lane select", "(all) => all.map((one) => one.value)"
-        )
+        chosen: list[str] = await self.page.eval_on_selector_all(".lane select", "(all) => all.map((one) => one.value)")
         return chosen
 
     async def verdict(self) -> str:

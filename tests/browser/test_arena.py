@@ -89,9 +89,11 @@ async def test_lanes_are_added_swapped_moved_and_removed_in_place(stage: Stage) 
     await stage.page.wait_for_selector('.lanes[data-count="3"]')
     third = stage.lane(2)
     await third.card.locator("select").select_option(THINKING)
-    await stage.page.wait_for_selector(f'#lane-{await third.id()} option[value="{THINKING}"][selected]', state="attached")
+    await stage.page.wait_for_selector(
+        f'#lane-{await third.id()} option[value="{THINKING}"][selected]', state="attached"
+    )
     await stage.lane(2).press("Move lane C left")
-    await stage.page.wait_for_selector('.lane:nth-of-type(2) .lane-head')
+    await stage.page.wait_for_selector(".lane:nth-of-type(2) .lane-head")
     await _lanes(stage, [FAST, THINKING, SLOW])
     await stage.lane(0).press("Remove lane A")
     await _lanes(stage, [THINKING, SLOW])

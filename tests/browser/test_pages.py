@@ -48,7 +48,7 @@ async def test_a_backend_is_added_tested_and_removed_in_the_page(stage: Stage, b
     await page.click("text=Add backend")
     await page.fill('[name="slug"]', "browser-added")
     await page.fill('[name="label"]', "Added by hand")
-    await page.fill('[name="url"]', f"{backend.app.sim_url}/v1")
+    await page.fill('[name="base_url"]', f"{backend.app.sim_url}/v1")
     await page.fill('[name="model"]', FAST)
     await page.click('button:has-text("Save")')
     row = page.locator("#backend-browser-added")

@@ -11,7 +11,8 @@ PAINTED = """
   const ratio = canvas.width / canvas.clientWidth;
   const row = (canvas.clientHeight - 22) / count;
   const y = Math.round((22 + row * (place + 0.5) - row * 0.25) * ratio);
-  const line = canvas.getContext("2d").getImageData(Math.round(210 * ratio), y, canvas.width - Math.round(300 * ratio), 1).data;
+  const [left, wide] = [Math.round(210 * ratio), canvas.width - Math.round(300 * ratio)];
+  const line = canvas.getContext("2d").getImageData(left, y, wide, 1).data;
   let painted = 0;
   for (let i = 0; i < line.length; i += 4) {
     const spread = Math.max(line[i], line[i + 1], line[i + 2]) - Math.min(line[i], line[i + 1], line[i + 2]);

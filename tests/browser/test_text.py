@@ -12,6 +12,7 @@ from tests.browser.stage import SLOW, Stage
 from tests.upstreams.exchange import Exchange
 from tests.upstreams.scripted import SCENARIOS, Upstream, scripted_upstream
 
+ACTIVE = "img, script, form, input, iframe, style, [style], [id], [onerror], [hx-get]"
 HOSTILE = (
     '<img src="/x" onerror="document.title=1">',
     "<script>document.title=1</script>",
@@ -82,7 +83,7 @@ async def test_a_models_words_can_do_nothing_on_the_page(stage: Stage, backend: 
     assert "Splitsecond" in await stage.page.title()
     assert "forged" not in await stage.verdict()
     answer = stage.lane(0).card.locator(".answer")
-    assert await answer.locator("img, script, form, input, iframe, style, [style], [id], [onerror], [hx-get]").count() == 0
+    assert await answer.locator(ACTIVE).count() == 0
     assert await answer.locator('a[href^="javascript"]').count() == 0
     assert await answer.locator("strong").count() == 1, "Markdown itself is rendered"
 

@@ -1,0 +1,55 @@
+"""On a phone, a laptop, a stage: nothing scrolls sideways, nothing shifts, and the page is light."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.stage import FAST, SLOW, Stage
+
+SIZES = [(1280, 720), (1920, 1080), (3840, 2160), (390, 844)]
+WATCH_SHIFTS = """
+() => {
+  window.shift = 0;
+  new PerformanceObserver((list) => { for (const entry of list.getEntries()) shift += entry.value; })
+    .observe({type: "layout-shift"});
+}
+"""
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+async def test_no_size_scrolls_sideways(stage: Stage, width: int, height: int) -> None:
+    await stage.page.set_viewport_size({"width": width, "height": height})
+    await stage.open()
+    await stage.run()
+    await stage.page.wait_for_timeout(500)
+    assert await stage.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    await stage.page.keyboard.press("Escape")
+    await stage.finished()
+    assert await stage.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES[:3])
+async def test_four_lanes_fit_one_window(stage: Stage, width: int, height: int) -> None:
+    await stage.page.set_viewport_size({"width": width, "height": height})
+    await stage.open(FAST, SLOW, FAST, SLOW, max_tokens=40)
+    await stage.race()
+    assert await stage.page.evaluate("document.documentElement.scrollHeight - innerHeight") <= 0
+    heights = await stage.page.eval_on_selector_all(".lane", "(all) => all.map((one) => one.offsetHeight)")
+    assert len(set(heights)) == 1
+
+
+async def test_nothing_shifts_while_text_streams_and_when_the_verdict_comes(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=120)
+    await stage.page.evaluate(WATCH_SHIFTS)
+    await stage.race()
+    await stage.page.wait_for_timeout(300)
+    assert await stage.page.evaluate("shift") < 0.01
+
+
+async def test_the_page_is_light(stage: Stage) -> None:
+    urls: list[str] = []
+    stage.page.on("request", lambda request: urls.append(request.url) if request.resource_type == "script" else None)
+    await stage.open()
+    sizes = [len(await (await stage.page.request.get(url)).body()) for url in urls]
+    assert len(sizes) > 5
+    assert sum(sizes) < 250_000
