@@ -1,0 +1,136 @@
+"""Drive an engine in virtual time: as fast as the processor goes, with nobody waiting.
+
+For tests, the planner and the validation. Arrivals are a list, or a closed loop in which every user asks again when
+answered. Pure: no clock, no I/O.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from itertools import count
+from random import Random
+
+from webapp.simulator.engine import Ask, Engine, Step
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Arrival:
+    """A request to come."""
+
+    at_ns: int
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Record:
+    """One request as its client sees it: times from the start of the run, the front end's time included."""
+
+    ask: Ask
+    first_ns: int = -1
+    last_ns: int = -1
+    preemptions: int = 0
+
+    @property
+    def ttft_ns(self) -> int:
+        return self.first_ns - self.ask.arrived_ns
+
+    @property
+    def e2e_ns(self) -> int:
+        return self.last_ns - self.ask.arrived_ns
+
+    @property
+    def tpot_ns(self) -> float | None:
+        """Time per output token after the first; None for an answer of one token."""
+        after = self.ask.output_tokens - 1
+        return (self.last_ns - self.first_ns) / after if after else None
+
+
+@dataclass(slots=True)
+class Run:
+    """What a virtual run did. `records` are the finished requests, in the order in which they finished."""
+
+    records: list[Record] = field(default_factory=list)
+    steps: int = 0
+    ends_ns: int = 0
+
+
+Follow = Callable[[Record], Arrival | None]
+Watch = Callable[[Step], None]
+
+
+def run_virtual(
+    engine: Engine,
+    arrivals: Iterable[Arrival],
+    follow: Follow | None = None,
+    api_ns: int = 0,
+    watch: Watch | None = None,
+) -> Run:
+    """Serve `arrivals` and whatever `follow` makes of each finished request, until nothing is left.
+
+    `api_ns` is what HTTP, tokenising and so on add before a token is seen. `watch` is called with every step.
+    Raises Refused for a request that cannot fit.
+    """
+    run = Run()
+    coming = list(arrivals)
+    heapify(coming)
+    ids = count()
+    flying: dict[int, Record] = {}
+    while coming or engine.running or engine.waiting:
+        busy = engine.running or engine.waiting
+        now_ns = engine.free_ns if busy else max(engine.free_ns, coming[0].at_ns)
+        while coming and coming[0].at_ns <= now_ns:
+            _submit(engine, heappop(coming), next(ids), flying)
+        step = engine.step(now_ns)
+        if step is None:  # submitted, so there is work
+            raise AssertionError("an engine with work makes a step")
+        run.steps += 1
+        for ask_id in step.started:
+            flying[ask_id].first_ns = step.ends_ns + api_ns
+        for ask_id in step.preempted:
+            flying[ask_id].preemptions += 1
+        for ask_id in step.finished:
+            record = flying.pop(ask_id)
+            record.last_ns = step.ends_ns + api_ns
+            run.records.append(record)
+            again = follow(record) if follow else None
+            if again is not None:
+                heappush(coming, again)
+        if watch:
+            watch(step)
+    run.ends_ns = engine.free_ns
+    return run
+
+
+def _submit(engine: Engine, arrival: Arrival, ask_id: int, flying: dict[int, Record]) -> None:
+    ask = Ask(ask_id, arrival.prompt_tokens, arrival.output_tokens, arrival.cached_tokens, arrival.at_ns)
+    engine.submit(ask)
+    flying[ask_id] = Record(ask)
+
+
+def closed_loop(
+    engine: Engine, users: int, lengths: Iterator[tuple[int, int]], requests: int, api_ns: int = 0, think_ns: int = 0
+) -> Run:
+    """Let `users` ask at once, and again whenever they are answered, until `requests` were made.
+
+    `lengths` yields (prompt tokens, output tokens).
+    """
+    left = requests - users
+
+    def again(record: Record) -> Arrival | None:
+        nonlocal left
+        left -= 1
+        return Arrival(record.last_ns + think_ns, *next(lengths)) if left >= 0 else None
+
+    return run_virtual(engine, [Arrival(0, *next(lengths)) for _ in range(min(users, requests))], again, api_ns)
+
+
+def uniform_lengths(prompt: int, output: int, spread: float, seed: int) -> Iterator[tuple[int, int]]:
+    """Yield lengths without end, evenly between `spread` times the given ones and these; 1: always these."""
+    random = Random(f"lengths {seed}")
+    while True:
+        yield (
+            random.randint(max(1, round(prompt * spread)), prompt),
+            random.randint(max(1, round(output * spread)), output),
+        )
