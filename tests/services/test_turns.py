@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
-import sys
-from collections.abc import AsyncIterator
 from statistics import median
 
 import pytest
 
+from tests.services.truth import written_ns
 from tests.upstreams import Upstream, scripted_upstream
 from tests.upstreams.good import ROLE_FIRST_S, TIME_INFO, TIMINGS
 from tests.upstreams.wire import REASONING, TEXT, TOKENS
@@ -22,43 +20,11 @@ from webapp.core.spec import BackendSpec, Limits, PromptSpec
 from webapp.services.turns import LiveTurn, run_turn
 
 LONG_S = 20.0
-STAMP = re.compile(r"@(\d{19}) ")
 
 
 def turn_to(url: str, model: str = "ok", limits: Limits | None = None, badge: str = "LIVE") -> LiveTurn:
     spec = BackendSpec("x", "X", url, model, badge=badge, limits=limits or Limits())
     return LiveTurn(spec, PromptSpec(({"role": "user", "content": "Hi"},)))
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[OpenAIHTTP]:
-    http = OpenAIHTTP()
-    yield http
-    await http.close()
-
-
-@pytest.fixture
-async def up() -> AsyncIterator[Upstream]:
-    async with scripted_upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture
-async def reference() -> AsyncIterator[str]:
-    """Yield the URL of a reference server in a process of its own."""
-    program = [sys.executable, "-m", "tests.upstreams.reference"]
-    process = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        yield (await process.stdout.readline()).decode().split()[1]
-    finally:
-        process.kill()
-        await process.communicate()
-
-
-def written_ns(turn: LiveTurn) -> list[int]:
-    """Return when each token was written, as its own text says (one clock in both processes)."""
-    return [int(stamp) for stamp in STAMP.findall(turn.text)]
 
 
 def gaps(times_ns: list[int]) -> list[int]:
