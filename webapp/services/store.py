@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from webapp.services.turns import LiveTurn
 
 OWNER = f"{socket.gethostname()}:{os.getpid()}"
+LEVELS = 100
+LARGEST_COUNT = 2**31 - 1
 PACKAGES = ("django", "channels", "daphne", "aiohttp", "orjson")
 
 
@@ -93,7 +95,7 @@ def turn_row(run: Run, index: int, lane: Lane, turn: LiveTurn) -> Turn:
         figures=figures.as_dict(),
         ttft_us=_us(figures.ttft_ms),
         e2e_us=_us(figures.e2e_ms),
-        output_tokens=figures.output_tokens,
+        output_tokens=_column(figures.output_tokens),
     )
 
 
@@ -111,15 +113,26 @@ def _usage(turn: LiveTurn) -> dict[str, Any] | None:
     return {name: getattr(usage, name) for name in names}
 
 
-def storable(value: Any) -> Any:
-    """Return `value` without NUL characters, which PostgreSQL's text and jsonb refuse; models do send them."""
+def storable(value: Any, levels: int = LEVELS) -> Any:
+    """Return `value` as every database takes it: what a server or a client sent must not cost anybody a row.
+
+    NUL characters, which PostgreSQL's text and jsonb refuse, become U+FFFD; what is nested deeper than `levels`, which
+    no encoder would survive, becomes an ellipsis.
+    """
     if isinstance(value, str):
         return value.replace("\0", "\ufffd")
+    if not isinstance(value, dict | list):
+        return value
+    if not levels:
+        return "…"
     if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [storable(item) for item in value]
-    return value
+        return {storable(key): storable(item, levels - 1) for key, item in value.items()}
+    return [storable(item, levels - 1) for item in value]
+
+
+def _column(count: int | None) -> int | None:
+    """Return a count as an integer column holds it, None where a server made up a larger one."""
+    return count if count is not None and count <= LARGEST_COUNT else None
 
 
 def _us(ms: float | None) -> int | None:
