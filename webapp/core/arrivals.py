@@ -1,0 +1,182 @@
+"""When requests are meant to leave in an open loop: seeded schedules, the same for one worker and for many.
+
+A schedule is a rate over time and a way of scattering arrivals around it. Arrivals of a process with unit rate are
+drawn first and mapped through the inverse of the integrated rate (time rescaling), so that constant, Poisson and gamma
+arrivals all follow ramps and steps. Pure: no clock, its own random generator.
+"""
+
+# ruff: noqa: S311 (seeded draws, not secrets)
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import sqrt
+from random import Random
+from typing import NamedTuple
+
+KINDS = ("constant", "poisson", "gamma")
+MAX_TRACE = 200_000
+
+
+class Arrival(NamedTuple):
+    """The `number`-th arrival of a schedule, `at_ns` after its start; lengths are set where a trace gives them."""
+
+    number: int
+    at_ns: int
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What to dispatch. `rates` are (seconds, arrivals per second) points, joined by straight lines.
+
+    `cv` is the coefficient of variation of gamma gaps: 1 is Poisson, more is burstier. `spikes` are (seconds, count):
+    everybody presses Enter. A `trace` of (seconds, input tokens, output tokens) replaces everything else.
+    """
+
+    kind: str = "poisson"
+    rates: tuple[tuple[float, float], ...] = ()
+    cv: float = 1.0
+    spikes: tuple[tuple[float, int], ...] = ()
+    trace: tuple[tuple[float, int | None, int | None], ...] = ()
+
+    def arrivals(self, seed: int, duration_s: float) -> Iterator[Arrival]:
+        """Yield all arrivals before `duration_s`, in order. The same seed gives the same ones."""
+        if self.trace:
+            found = [(at_s, inputs, outputs) for at_s, inputs, outputs in self.trace if at_s < duration_s]
+        else:
+            times = [at_s for at_s in self._times(seed, duration_s) if at_s < duration_s]
+            times += [at_s for at_s, count in self.spikes for _ in range(count) if at_s < duration_s]
+            found = [(at_s, None, None) for at_s in sorted(times)]
+        for number, (at_s, inputs, outputs) in enumerate(found):
+            yield Arrival(number, round(at_s * 1e9), inputs, outputs)
+
+    def share(self, seed: int, duration_s: float, worker: int, workers: int) -> Iterator[Arrival]:
+        """Yield one worker's arrivals: every `workers`-th of the one schedule, so that together they are all of it."""
+        return (arrival for arrival in self.arrivals(seed, duration_s) if arrival.number % workers == worker)
+
+    def most(self) -> float:
+        """Return the highest rate per second."""
+        return max((rate for _, rate in self.rates), default=0.0)
+
+    def _times(self, seed: int, duration_s: float) -> Iterator[float]:
+        if self.most() <= 0:
+            return
+        random = Random(f"arrivals {seed}")
+        segments = _segments(self.rates, duration_s)
+        due = 0.0
+        while True:
+            due += self._gap(random)
+            at_s = _inverse(segments, due)
+            if at_s is None:
+                return
+            yield at_s
+
+    def _gap(self, random: Random) -> float:
+        """Draw a gap of mean 1."""
+        if self.kind == "constant":
+            return 1.0
+        if self.kind == "poisson" or self.cv == 1.0:
+            return random.expovariate(1.0)
+        shape = 1 / self.cv**2  # a gamma variable of shape k has a coefficient of variation of 1/sqrt(k)
+        return random.gammavariate(shape, 1 / shape)
+
+
+def flat(kind: str, rate: float, cv: float = 1.0) -> Schedule:
+    """Return a schedule of one steady rate per second."""
+    return Schedule(kind, ((0.0, rate),), cv)
+
+
+def ramp(kind: str, start: float, end: float, duration_s: float, cv: float = 1.0) -> Schedule:
+    """Return a schedule whose rate goes from `start` to `end` within `duration_s`."""
+    return Schedule(kind, ((0.0, start), (duration_s, end)), cv)
+
+
+def steps(kind: str, rates: Sequence[float], duration_s: float, cv: float = 1.0) -> Schedule:
+    """Return a schedule of equally long steps."""
+    length_s = duration_s / len(rates)
+    points = [(k * length_s + end * length_s, rate) for k, rate in enumerate(rates) for end in (0, 1)]
+    return Schedule(kind, tuple(points), cv)
+
+
+def read_trace(text: str) -> tuple[tuple[float, int | None, int | None], ...]:
+    """Read a CSV of times and lengths, with or without a heading.
+
+    Columns: seconds, input tokens, output tokens; the lengths may be missing. With a heading, columns are found by
+    name: `timestamp`/`time`/`t_s`, anything with "input", "context" or "prompt", anything with "output" or
+    "generated" (so that the published Azure traces are read as they are, once their times are seconds). Times are
+    counted from the first. Raises ValueError that names the line.
+    """
+    rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+    if not rows:
+        raise ValueError("The trace is empty.")
+    columns = [0, 1, 2]
+    start = 0
+    if not _is_number(rows[0][0]):
+        columns = _columns(rows[0])
+        start = 1
+    found = []
+    for number, row in enumerate(rows[start:], start + 1):
+        try:
+            at_s, inputs, outputs = (_cell(row, column) for column in columns)
+        except ValueError:
+            raise ValueError(f"Line {number} of the trace is not: seconds, input tokens, output tokens.") from None
+        if at_s is None:
+            raise ValueError(f"Line {number} of the trace has no time.")
+        found.append((at_s, None if inputs is None else int(inputs), None if outputs is None else int(outputs)))
+    if len(found) > MAX_TRACE:
+        raise ValueError(f"The trace has {len(found):,} arrivals; at most {MAX_TRACE:,} are taken.")
+    first_s = min((at_s for at_s, _, _ in found), default=0.0)
+    return tuple(sorted(((at_s - first_s, i, o) for at_s, i, o in found), key=lambda entry: entry[0]))
+
+
+def _segments(rates: Sequence[tuple[float, float]], duration_s: float) -> list[tuple[float, float, float, float]]:
+    """Return (from s, to s, rate at from, rate at to) up to `duration_s`; the last rate goes on."""
+    points = [*rates, (max(duration_s, rates[-1][0]), rates[-1][1])]
+    if points[0][0] > 0:
+        points.insert(0, (0.0, points[0][1]))
+    return [(a_s, b_s, a, b) for (a_s, a), (b_s, b) in pairwise(points) if b_s > a_s]
+
+
+def _inverse(segments: Sequence[tuple[float, float, float, float]], due: float) -> float | None:
+    """Return when the integrated rate reaches `due`, None where it never does."""
+    for from_s, to_s, start, end in segments:
+        length_s = to_s - from_s
+        area = (start + end) / 2 * length_s
+        if due <= area and area > 0:
+            slope = (end - start) / length_s
+            if abs(slope) < 1e-12:
+                return from_s + due / start
+            # The area of a trapezium, start*t + slope*t*t/2 = due, solved for t in the form without cancellation.
+            return from_s + 2 * due / (start + sqrt(max(0.0, start * start + 2 * slope * due)))
+        due -= area
+    return None
+
+
+def _columns(heading: Sequence[str]) -> list[int]:
+    names = [name.strip().lower() for name in heading]
+
+    def find(*parts: str) -> int:
+        return next((k for k, name in enumerate(names) if any(part in name for part in parts)), -1)
+
+    at = find("time", "t_s", "seconds")
+    if at < 0:
+        raise ValueError("The trace's heading names no column of times (timestamp, time or t_s).")
+    return [at, find("input", "context", "prompt"), find("output", "generated")]
+
+
+def _cell(row: Sequence[str], column: int) -> float | None:
+    text = row[column].strip() if 0 <= column < len(row) else ""
+    return float(text) if text else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
