@@ -1,0 +1,191 @@
+"""The parameters of a load run: one validated value, read from one file, by whoever starts a run and again by the
+process that runs it. What a page or a command line asked for in plain words has been worked out before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from webapp.core import mixes, slo
+from webapp.core.arrivals import KINDS, Schedule
+from webapp.core.loadstats import NS_PER_S, Window
+from webapp.core.mixes import Mix
+from webapp.core.slo import Slo
+
+WIRES = ("sse", "ws", "direct")
+MODES = ("users", "rate", "pairs")
+DETAILS = ("marks", "chunks", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What no run may exceed, over all its backends together."""
+
+    users: int = 1_000
+    rate: float = 500.0
+    duration_s: float = 3_600.0
+    requests: int = 200_000
+    workers: int = 16
+
+
+CAPS = Caps()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one backend's requests go. `url` is the API's base URL, for wire "ws" the page's socket.
+
+    `key` names the environment variable that holds a bearer token, "" for none; the token itself is in no file.
+    `slug` is the key in the results; `model` what a request asks for.
+    """
+
+    slug: str
+    url: str
+    model: str
+    label: str = ""
+    badge: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What synthetic users do besides asking. Zero: they do not.
+
+    `patience_s` is the mean of an exponential patience with the first token, `read_bytes_per_s` the pace of a slow
+    reader, `reconnect_s` after how long every WebSocket is thrown away at once, `think_s` the mean pause.
+    """
+
+    think_s: float = 0.0
+    patience_s: float = 0.0
+    read_bytes_per_s: float = 0.0
+    reconnect_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run. In mode "users" and "pairs", `users` closed loops run on each backend; "rate" follows `schedule` on
+    each. In "pairs" every question goes to all backends at the same instant.
+    """
+
+    targets: tuple[Target, ...]
+    wire: str = "sse"
+    mode: str = "users"
+    users: int = 1
+    schedule: Schedule = field(default_factory=Schedule)
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    duration_s: float = 30.0
+    warmup_s: float = 3.0
+    cooldown_s: float = 1.5
+    grace_s: float = 30.0
+    ramp_s: float = 0.0
+    mix: str = "chat"
+    turns: int = 1
+    prompts: tuple[mixes.Question, ...] = ()
+    slo: str = ""
+    workers: int = 1
+    seed: int = 0
+    detail: str = "chunks"
+    max_requests: int = CAPS.requests
+    caps: Caps = CAPS
+
+    @property
+    def window(self) -> Window:
+        return Window(round(self.warmup_s * NS_PER_S), round((self.duration_s - self.cooldown_s) * NS_PER_S))
+
+    @property
+    def slugs(self) -> list[str]:
+        return [target.slug for target in self.targets]
+
+    def questions(self) -> Mix:
+        """Return the mix: the prompts that came along (a file's, a scenario's), else the named distribution."""
+        if self.prompts:
+            in_order = self.mix.startswith("scenario:")
+            turns = len(self.prompts) if in_order else 1
+            return Mix(self.mix, turns=turns, fixed=self.prompts, in_order=in_order)
+        return mixes.parse(self.mix, turns=self.turns)
+
+    def limits(self) -> Slo:
+        return slo.parse(self.slo)
+
+    def as_data(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def checked(self) -> Plan:
+        """Return the plan itself; raise ValueError with one sentence where it cannot or may not be run."""
+        for wrong, sentence in self._faults():
+            if wrong:
+                raise ValueError(sentence)
+        self.limits()
+        if not self.prompts:
+            mixes.parse(self.mix, turns=self.turns)
+        return self
+
+    def _faults(self) -> list[tuple[bool, str]]:
+        count, caps, most = len(self.targets), self.caps, self.schedule.most()
+        expected = most * self.duration_s * count + sum(n for _, n in self.schedule.spikes) * count
+        closed = self.mode != "rate"
+        return [
+            (not count, "A load run needs a backend."),
+            (count > 8, "At most eight backends in one run."),
+            (len(set(self.slugs)) < count, "Each backend can be named once; compare one with itself by `load ab`."),
+            (not all(map(_usable, self.targets)), "Every target has to be an http, https, ws or wss URL."),
+            (self.wire not in WIRES, f"There is no wire {self.wire!r}; there are {', '.join(WIRES)}."),
+            (self.mode not in MODES, f"There is no mode {self.mode!r}; there are {', '.join(MODES)}."),
+            (self.detail not in DETAILS, f"There is no detail {self.detail!r}; there are {', '.join(DETAILS)}."),
+            (self.schedule.kind not in KINDS, f"There is no arrival {self.schedule.kind!r}; {', '.join(KINDS)}."),
+            (not 0.05 <= self.schedule.cv <= 20, "The coefficient of variation has to lie between 0.05 and 20."),
+            (not 0.5 <= self.duration_s <= caps.duration_s, f"A run lasts 0.5 to {caps.duration_s:g} seconds."),
+            (
+                min(self.warmup_s, self.cooldown_s, self.grace_s, self.ramp_s) < 0
+                or self.warmup_s + self.cooldown_s >= self.duration_s,
+                "Warm-up and cool-down together have to be shorter than the run.",
+            ),
+            (min(astuple_floats(self.behaviour)) < 0, "Think time, patience and reading pace cannot be negative."),
+            (closed and not 0 <= self.users * count <= caps.users, f"At most {caps.users} users over all backends."),
+            (not 1 <= self.workers <= caps.workers, f"From 1 to {caps.workers} workers."),
+            (not 1 <= self.turns <= 100, "A conversation has 1 to 100 turns."),
+            (not 1 <= self.max_requests <= caps.requests, f"At most {caps.requests:,} requests in one run."),
+            (not closed and most * count > caps.rate, f"At most {caps.rate:g} requests per second over all backends."),
+            (not closed and expected > caps.requests, f"That would be {expected:,.0f} requests; see --max-requests."),
+            (
+                not closed and not most and not self.schedule.spikes and not self.schedule.trace,
+                "An open loop needs a rate, a spike or a trace.",
+            ),
+            (self.mode == "pairs" and count < 2, "A paired comparison needs two backends."),
+        ]
+
+
+def from_data(data: Mapping[str, Any]) -> Plan:
+    """Return the checked plan that `Plan.as_data` described. Raises ValueError, KeyError or TypeError."""
+    known = {entry.name for entry in fields(Plan)}
+    if unknown := sorted(set(data) - known):
+        raise ValueError(f"unknown parameter {unknown[0]!r}")
+    values = dict(data)
+    values["targets"] = tuple(Target(**entry) for entry in data["targets"])
+    if "behaviour" in data:
+        values["behaviour"] = Behaviour(**data["behaviour"])
+    if "schedule" in data:
+        parts = {name: _tuples(value) for name, value in data["schedule"].items()}
+        values["schedule"] = Schedule(**parts)
+    values["prompts"] = tuple(mixes.Question(**entry) for entry in data.get("prompts", ()))
+    caps = Caps(**data["caps"]) if "caps" in data else CAPS
+    # A file may lower the caps, never lift them.
+    lowest = {entry.name: min(getattr(caps, entry.name), getattr(CAPS, entry.name)) for entry in fields(Caps)}
+    values["caps"] = replace(CAPS, **lowest)
+    return Plan(**values).checked()
+
+
+def astuple_floats(behaviour: Behaviour) -> tuple[float, ...]:
+    return tuple(getattr(behaviour, entry.name) for entry in fields(behaviour))
+
+
+def _usable(target: Target) -> bool:
+    parts = urlsplit(target.url)
+    return parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
