@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from webapp.core import openai
+from webapp.core.deltas import Deltas
 from webapp.core.errors import StreamError
 from webapp.core.openai import Chunk, Usage
 from webapp.core.spec import Limits
 from webapp.core.sse import SSEDecoder, SSEEvent
-from webapp.core.timing import Delta, Marks, estimate_tokens
+from webapp.core.timing import Marks, estimate_tokens
 
 FORGIVEN_EVENTS = 5  # malformed events that a stream survives; more is a server that speaks something else
 
@@ -30,7 +31,7 @@ class StreamMeter:
 
     marks: Marks = field(default_factory=Marks)
     limits: Limits = field(default_factory=Limits)
-    deltas: list[Delta] = field(default_factory=list)
+    deltas: Deltas = field(default_factory=Deltas)
     usage: Usage | None = None
     finish_reason: str | None = None
     server_times: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -143,17 +144,17 @@ class StreamMeter:
             marks.first_token = at_ns
         marks.last_token = at_ns
         if chunk.reasoning:
-            self._append(Delta(at_ns, "reasoning", chunk.reasoning, tokens))
+            self._add(at_ns, "reasoning", chunk.reasoning, tokens)
             tokens = None if tokens is None else 0
         if chunk.content or chunk.tool:
             if marks.first_output is None:
                 marks.first_output = at_ns
             kind = "content" if chunk.content else "tool"
-            self._append(Delta(at_ns, kind, chunk.content or chunk.tool, tokens))
+            self._add(at_ns, kind, chunk.content or chunk.tool, tokens)
 
-    def _append(self, delta: Delta) -> None:
-        self.deltas.append(delta)
-        self.chars += len(delta.text)
+    def _add(self, at_ns: int, kind: str, text: str, tokens: int | None) -> None:
+        self.deltas.add(at_ns, kind, text, tokens)
+        self.chars += len(text)
 
     def _new_tokens(self, chunk: Chunk) -> int | None:
         """Return the tokens of this chunk where the server counts along (usage in every chunk), else None.

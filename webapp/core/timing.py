@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
+from webapp.core.deltas import Delta
 from webapp.core.openai import Usage
 from webapp.core.stats import Summary, summarise
 
@@ -19,20 +20,6 @@ NS_PER_MS = 1_000_000
 CHARS_PER_TOKEN = 4  # English text, GPT-style vocabularies; used only for figures marked as estimates
 SHORT_WINDOW_NS = 50 * NS_PER_MS
 SHORT_TOKENS = 20
-
-
-class Delta(NamedTuple):
-    """One streamed piece of text and its arrival.
-
-    Not a token: it may hold several, or part of one. `kind` is "content", "reasoning" or "tool"; `tokens` the number
-    the server says it holds, None where it does not say. A tuple, not a dataclass: one is made per streamed piece,
-    and a frozen dataclass costs three times as much to make.
-    """
-
-    at_ns: int
-    kind: str
-    text: str
-    tokens: int | None = None
 
 
 @dataclass(slots=True)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from webapp.core.deltas import Delta, Deltas
 from webapp.core.errors import Outcome, StreamError
 from webapp.core.openai import Usage
 from webapp.core.scenario import Step
 from webapp.core.spec import BackendSpec, PromptSpec
-from webapp.core.timing import Delta, Marks
+from webapp.core.timing import Marks
 from webapp.core.verdict import Verdict, Warn
 from webapp.models import Comparison, Turn
 from webapp.services.lanes import Lane
@@ -59,7 +60,7 @@ def _turn(row: Turn) -> LiveTurn:
     turn = LiveTurn(_spec(row), PromptSpec(tuple(row.messages)), step=row.step, id=row.id)
     meter = turn.meter
     meter.marks = Marks(**row.marks_ns)
-    meter.deltas = [Delta(*delta) for delta in row.deltas]
+    meter.deltas = Deltas(Delta(*delta) for delta in row.deltas)
     meter.chars = sum(len(delta.text) for delta in meter.deltas)
     meter.usage = Usage(**row.usage) if row.usage else None
     meter.server_times = row.server_times

@@ -21,9 +21,9 @@ NS_PER_US = 1_000
 WARM_BEFORE_S = 1.0
 WIRE_KIND = {"content": "c", "reasoning": "r", "tool": "t"}
 
-# Deltas that a lane may be ahead of everybody who follows it. More than a page can ask for in one answer, so no answer
-# waits for a display; what is bounded is a stream without an end, read for a page that has stopped reading.
-MOST_AHEAD = 32_768
+# Deltas that a lane may be ahead of everybody who follows it: three times what a page can ask for in one answer, so no
+# answer waits for a display. What is bounded is a stream without an end, read for a page that has stopped reading.
+MOST_AHEAD = 100_000
 
 Sleep = Callable[[float], Awaitable[None]]
 Notify = Callable[[bool], None]
