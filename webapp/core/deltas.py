@@ -1,7 +1,7 @@
 """The streamed pieces of one answer, kept in columns.
 
-A sequence of `Delta` that only grows. As objects of their own 100,000 pieces would take 20 MB, and the garbage collector
-would look at each of them again and again; in columns they take a fifth, and it sees five objects.
+A sequence of `Delta` that only grows. As objects of their own 100,000 pieces would take 20 MB, and the garbage
+collector would look at each of them again and again; in columns they take a fifth, and it sees five objects.
 """
 
 from __future__ import annotations
