@@ -12,6 +12,16 @@ from tests.live import LiveApp, live
 from webapp.services.writer import writer
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "rows: touches rows in the database; runs on PostgreSQL too")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "rows" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.rows)
+
+
 @pytest.fixture(scope="session")
 def live_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApp]:
     """The web app and the simulator as processes, shared by the whole session: leave it as you found it."""

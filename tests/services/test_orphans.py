@@ -1,0 +1,67 @@
+"""Runs of processes that died: a start ends them, and no others."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from django.utils import timezone
+
+from webapp.lifespan import end_orphans
+from webapp.models import Comparison, Turn
+from webapp.services import store
+
+pytestmark = pytest.mark.usefixtures("rows")
+
+HOST = socket.gethostname()
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def run_of(owner: str, *, done: bool = False) -> str:
+    run = Comparison.objects.create(created_at=timezone.now(), asked_by="page", prompt="x", owner=owner, done=done)
+    Turn.objects.create(
+        comparison=run, lane=0, created_at=run.created_at, backend_slug="b", label="b", model="m", badge="LIVE",
+        outcome="done" if done else "running",
+    )  # fmt: skip
+    return run.id
+
+
+def outcome(run_id: str) -> tuple[bool, str]:
+    run = Comparison.objects.get(id=run_id)
+    return run.done, run.turns.all()[0].outcome
+
+
+def test_a_run_of_a_process_that_is_gone_becomes_interrupted() -> None:
+    run = run_of(f"{HOST}:{dead_pid()}")
+    assert end_orphans() == 1
+    assert outcome(run) == (True, "interrupted")
+    assert "Interrupted" in Comparison.objects.get(id=run).verdict["sentence"]
+    assert end_orphans() == 0
+
+
+def test_a_run_under_our_own_process_id_is_one_of_before() -> None:
+    # In a container the server has the same id at every start.
+    run = run_of(store.OWNER)
+    assert end_orphans() == 1
+    assert outcome(run) == (True, "interrupted")
+
+
+@pytest.mark.parametrize("owner", [f"{HOST}:{os.getppid()}", f"{HOST}:1", "another-host:1", "", "nonsense", f"{HOST}:"])
+def test_a_run_that_may_still_be_alive_is_left_alone(owner: str) -> None:
+    run = run_of(owner)
+    assert end_orphans() == 0
+    assert outcome(run) == (False, "running")
+
+
+def test_what_ended_stays_as_it_ended() -> None:
+    run = run_of(f"{HOST}:{dead_pid()}", done=True)
+    assert end_orphans() == 0
+    assert outcome(run) == (True, "done")
