@@ -90,5 +90,10 @@ LOGGING = {
     "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {"webapp": {"level": "INFO"}, "django.request": {"level": "ERROR"}},
+    "loggers": {
+        "webapp": {"level": "INFO"},
+        "django.request": {"level": "ERROR"},
+        # Hosts and paths that are refused: answered with 400. With a traceback each, anybody could fill the disk.
+        "django.security": {"level": "CRITICAL"},
+    },
 }
