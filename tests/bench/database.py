@@ -1,9 +1,6 @@
-"""Makes the benchmark's database in VAR_DIR: the tables, and one backend for each plan of the reference stream.
+"""Makes the tables of the database in VAR_DIR where they are not there yet, and adds backends of one reference stream.
 
-    VAR_DIR=… python -m tests.bench.database REFERENCE_PORT
-
-A page names a backend, and the backend's model names the plan. The machine wire passes a request's own fields on, so
-that the one backend `ref` is enough there.
+VAR_DIR=… python -m tests.bench.database PORT SLUG=MODEL …
 """
 
 from __future__ import annotations
@@ -14,28 +11,17 @@ import sys
 import django
 from django.core.management import call_command
 
-# Slug: the model that the reference stream is asked for.
-PLANS = {
-    "ref": "ref",
-    "fast": "ref-2000x30000",
-    "faster": "ref-3000x30000",
-    "slow": "ref-50x3000",
-    "idle": "ref-1x3000",
-    "stalled": "ref-50x10+600000ms",
-    "unlimited": "ref-maxx2000000",
-}
 
-
-def main() -> None:
+def main(port: str, *backends: str) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
     django.setup()
     call_command("migrate", verbosity=0)
     from webapp.models import Backend  # noqa: PLC0415 (models exist only after set-up)
 
-    url = f"http://127.0.0.1:{int(sys.argv[1])}/v1"
-    rows = [Backend(slug=slug, label=slug, model=model, base_url=url) for slug, model in PLANS.items()]
-    Backend.objects.bulk_create(rows)
+    pairs = [backend.split("=", 1) for backend in backends]
+    url = f"http://127.0.0.1:{int(port)}/v1"
+    Backend.objects.bulk_create(Backend(slug=slug, label=slug, model=model, base_url=url) for slug, model in pairs)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

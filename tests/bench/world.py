@@ -15,6 +15,17 @@ from pathlib import Path
 from tests.bench import processes
 from tests.bench.processes import LOAD_CORE, RELAY_CORE, ROOT, Process, free_port, python_module
 
+# Backends by slug, with the model that the reference stream is asked for. A page names a backend; the machine wire
+# passes a request's own fields on, so that the one backend `ref` is enough there.
+PLANS = {
+    "ref": "ref",
+    "fast": "ref-2000x30000",
+    "slow": "ref-50x3000",
+    "idle": "ref-1x3000",
+    "stalled": "ref-50x10+600000ms",
+    "unlimited": "ref-maxx2000000",
+}
+
 NGINX_CONF = """
 daemon off; master_process off; worker_rlimit_nofile 20000; pid nginx.pid; error_log error.log warn;
 events {{ worker_connections 10000; multi_accept on; }}
@@ -138,7 +149,16 @@ def start_reference(directory: Path) -> Process:
 
 
 def prepare_database(directory: Path, reference_port: int) -> None:
-    command = python_module("tests.bench.database", str(reference_port))
+    """Make the tables and the backends that the figures name, all of them plans of the reference stream."""
+    _database(directory, reference_port, *(f"{slug}={model}" for slug, model in PLANS.items()))
+
+
+def add_backend(directory: Path, slug: str, model: str, port: int) -> None:
+    _database(directory, port, f"{slug}={model}")
+
+
+def _database(directory: Path, port: int, *backends: str) -> None:
+    command = python_module("tests.bench.database", str(port), *backends)
     env = {**os.environ, "VAR_DIR": str(directory)}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
