@@ -67,11 +67,12 @@ export class RaceStrip {
   resize() {
     const { clientWidth, clientHeight } = this.canvas;
     const ratio = window.devicePixelRatio || 1;
-    this.width = clientWidth;
-    this.height = clientHeight;
+    const scale = parseFloat(getComputedStyle(document.documentElement).fontSize) / 16; // the page's own, see layout.css
+    this.width = clientWidth / scale;
+    this.height = clientHeight / scale;
     this.canvas.width = Math.round(clientWidth * ratio);
     this.canvas.height = Math.round(clientHeight * ratio);
-    this.ratio = ratio;
+    this.ratio = ratio * scale;
     this.draw();
   }
 

@@ -2,7 +2,7 @@
 
 import { figure, words } from "./axis.js";
 import { freeze, thaw } from "./readout.js";
-import { Follow, LaneText } from "./text.js";
+import { Follow, LaneText, trim } from "./text.js";
 
 export class Replay {
   constructor(recording, strip, controls) {
@@ -69,6 +69,7 @@ export class Replay {
     this.moment = moment;
     document.body.dataset.replay = "";
     for (const lane of this.recording.lanes.values()) this.showLane(lane);
+    trim(Array.from(this.panes.values(), (pane) => pane.text));
     this.strip.moment = moment;
     this.strip.wake();
     this.sync();

@@ -1,7 +1,8 @@
 // Streaming text: plain text nodes, appended once per display frame, at the end of what is there. Never HTML.
-// A long answer is cut into blocks at line ends, so that a frame lays out the last block only.
+// A long answer is cut into blocks, so that a frame lays out the last block only: at the ends of its lines, and where a
+// text has none for long, at a place where the browser had wrapped it anyway.
 
-const BLOCK_CHARS = 1200;
+const BLOCK_CHARS = 800;
 const FRAME_CHARS = 16000; // per lane and frame: a backlog from a hidden tab is caught up without a long frame
 
 class Writer {
@@ -32,6 +33,42 @@ class Writer {
     this.node.appendData(rest);
     this.length += rest.length;
   }
+
+  get overlong() { return this.length > 2 * BLOCK_CHARS; }
+
+  /** Where the last line on the screen begins. Reads the layout, writes nothing. */
+  lastLine() {
+    const range = document.createRange();
+    const topOf = (i) => {
+      range.setStart(this.node, i);
+      range.setEnd(this.node, i + 1);
+      return range.getBoundingClientRect().top;
+    };
+    let high = this.node.length - 1;
+    let low = 0;
+    const last = topOf(high) - 1;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (topOf(middle) >= last) high = middle; else low = middle + 1;
+    }
+    return low;
+  }
+
+  cut(at) {
+    const rest = this.node.data.slice(at);
+    if (!at || rest.length > BLOCK_CHARS) return; // a box too narrow to cut, or hidden
+    this.node.deleteData(at, rest.length);
+    this.open();
+    this.node.data = rest;
+    this.length = rest.length;
+  }
+}
+
+/** Cut the blocks that have grown too long. All reads come before all writes: one layout, however many lanes. */
+export function trim(texts) {
+  const writers = texts.map((text) => text.current).filter((writer) => writer?.overlong);
+  const cuts = writers.map((writer) => writer.lastLine());
+  writers.forEach((writer, i) => writer.cut(cuts[i]));
 }
 
 /** One lane's running text inside `host`: thinking apart from the answer, one section per step. */
@@ -45,6 +82,7 @@ export class LaneText {
   reset() {
     this.host.replaceChildren();
     this.queue = [];        // [kind, step, text], neighbours of one kind joined
+    this.current = null;    // the writer of the newest text
     this.step = -1;
     this.thinking = null;
     this.answer = null;
@@ -63,7 +101,8 @@ export class LaneText {
     while (this.queue.length && left > 0) {
       const entry = this.queue[0];
       const part = entry[2].slice(0, left);
-      this.writer(entry[0], entry[1]).write(part);
+      this.current = this.writer(entry[0], entry[1]);
+      this.current.write(part);
       left -= part.length;
       if (part.length === entry[2].length) this.queue.shift();
       else entry[2] = entry[2].slice(part.length);
@@ -189,9 +228,9 @@ export class TextPane {
       }
       if (text.pending) text.flush();
       more ||= text.pending;
-      bound.moved = true;
     }
     for (const bound of this.lanes.values()) bound.follow.settle(); // after all writes: one layout per frame
+    trim(Array.from(this.lanes.values(), (bound) => bound.text));   // changes no height
     if (more) this.wake();
   }
 }

@@ -23,6 +23,16 @@ HOSTILE = (
     "[link](javascript:document.title=1) ![picture](https://evil.example/p.png)\n\n",
     "<b onmouseover=x style='position:fixed'>bold</b> **strong**",
 )
+UNBROKEN = tuple(f"word{number} " for number in range(1000))  # some 9,000 characters without the end of a line
+# How much of the pane's width the last line of each block fills.
+LAST_LINES = """
+(blocks) => blocks.map((block) => {
+  const range = document.createRange();
+  range.selectNodeContents(block);
+  const last = [...range.getClientRects()].at(-1);
+  return (last.right - block.getBoundingClientRect().left) / block.clientWidth;
+})
+"""
 FROM_END = "(pane) => pane.scrollHeight - pane.scrollTop - pane.clientHeight"
 
 
@@ -34,9 +44,17 @@ async def hostile(x: Exchange) -> None:
     await x.end()
 
 
+async def unbroken(x: Exchange) -> None:
+    await x.begin()
+    await x.tokens(UNBROKEN)
+    await x.finish(len(UNBROKEN))
+    await x.end()
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def upstream(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Upstream]:
     monkeypatch.setitem(SCENARIOS, "hostile", hostile)
+    monkeypatch.setitem(SCENARIOS, "unbroken", unbroken)
     async with scripted_upstream() as upstream:
         yield upstream
 
@@ -95,6 +113,22 @@ async def test_replayed_text_is_plain_too(stage: Stage, backend: Backends, upstr
     replayed = stage.lane(0).card.locator(".replay-text")
     assert "<script>" in (await replayed.text_content() or "")
     assert await replayed.locator("img, script, form").count() == 0
+
+
+async def test_a_long_text_without_line_ends_is_cut_where_it_wraps_and_loses_nothing(
+    stage: Stage, backend: Backends, upstream: Upstream
+) -> None:
+    await stage.open(backend("browser-unbroken", "unbroken", upstream.url))
+    await stage.race()
+    await stage.page.select_option("#replay-speed", "1")
+    await stage.page.click("#replay")
+    await stage.page.wait_for_selector('#replay[data-playing="false"]')
+    blocks = stage.lane(0).card.locator(".replay-text .block")
+    texts = await blocks.all_text_contents()
+    assert len(texts) > 3
+    assert "".join(texts) == "".join(UNBROKEN)
+    widths = await blocks.evaluate_all(LAST_LINES)
+    assert min(widths[:-1]) > 0.6, "every block but the last ends with a full line"
 
 
 async def test_a_table_or_code_wider_than_its_lane_scrolls_inside_it(stage: Stage) -> None:
