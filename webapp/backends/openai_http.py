@@ -93,9 +93,8 @@ class OpenAIHTTP:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
-                await _read_up_to(
-                    response, ERROR_BODY_BYTES, bytearray()
-                )  # to its end, or the connection is of no more use
+                # To its end, or the connection cannot be used again.
+                await _read_up_to(response, ERROR_BODY_BYTES, bytearray())
                 if response.status >= 500:
                     self._closing.add(_host(spec.base_url))
 
