@@ -131,7 +131,9 @@ def _text_of(delta: Any) -> tuple[str, str, str]:
     if not isinstance(delta, dict):
         return "", "", ""
     reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-    tool = "".join(name + arguments for name, arguments in map(_function, _calls(delta)))
+    tool = ""
+    if "tool_calls" in delta:
+        tool = "".join(name + arguments for name, arguments in map(_function, _calls(delta)))
     return _text(delta.get("content")), _text(reasoning), tool
 
 

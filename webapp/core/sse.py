@@ -56,6 +56,9 @@ class SSEDecoder:
                 return
             data = data.removeprefix(_BOM)
             self._at_start = False
+        if self._is_one_event(data):
+            yield SSEEvent("", data[6:-2])
+            return
         for line in self._split(data):
             if line:
                 self._take(line)
@@ -68,6 +71,17 @@ class SSEDecoder:
                 self._name = ""
         if len(self._rest) > self._max_line_bytes:
             raise self._too_large()
+
+    def _is_one_event(self, data: bytes) -> bool:
+        """Return whether this read is one event of one line of data and nothing else, as most reads are."""
+        return (
+            data.startswith(b"data: ")
+            and data.find(b"\n") == len(data) - 2
+            and data.endswith(b"\n")
+            and b"\r" not in data
+            and len(data) <= self._max_line_bytes
+            and not (self._rest or self._data or self._name)
+        )
 
     def _split(self, data: bytes) -> list[bytes]:
         """Return the lines that `data` completes and keep the unfinished rest."""
