@@ -12,7 +12,6 @@ from hypothesis import settings as hypothesis_settings
 from tests.live import LiveApp, live
 from webapp.services.writer import writer
 
-
 # No deadline: how long an example takes on a busy machine says nothing about the product.
 hypothesis_settings.register_profile("splitsecond", deadline=None)
 hypothesis_settings.load_profile("splitsecond")
