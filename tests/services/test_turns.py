@@ -8,6 +8,7 @@ from statistics import median
 
 import pytest
 
+from tests.backends.answering import answering
 from tests.services.truth import written_ns
 from tests.upstreams import Upstream, scripted_upstream
 from tests.upstreams.good import ROLE_FIRST_S, TIME_INFO, TIMINGS
@@ -247,3 +248,21 @@ async def test_a_listener_that_fails_ends_its_own_turn_and_closes_the_upstream(u
     assert "please report it" in turn.error.message
     async with asyncio.timeout(LONG_S):
         await up.closed()
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("padding", [0, 280, 290])
+async def test_an_error_in_mid_stream_that_repeats_the_key_is_shown_without_it_even_where_it_is_cut(
+    padding: int, client: OpenAIHTTP, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CANARY", "sk-canary-0123456789abcdef")
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    said = b'data: {"error": {"message": "' + b"x" * padding + b' sk-canary-0123456789abcdef"}}\n\n'
+    async with answering(head + said) as url:
+        turn = LiveTurn(BackendSpec("x", "X", url, "ok", key_ref="env:CANARY"), PromptSpec(()))
+        await run_turn(turn, client)
+    assert turn.error.kind == "upstream_error"
+    assert "(key)" in turn.error.message
+    assert "sk-can" not in turn.error.message
