@@ -33,7 +33,7 @@ async def add_backend(live_app: LiveApp, upstream: Upstream) -> AsyncIterator[Ad
     browser = await asyncio.to_thread(live_app.browser)
     added: list[str] = []
 
-    async def add(model: str = "ok", **fields: str) -> str:
+    async def add(model: str = "ok", /, **fields: str) -> str:
         slug = f"{model}-{next(_numbers)}"
         values = {"slug": slug, "label": f"Label of {slug}", "kind": "openai", "base_url": upstream.url, "model": model}
         reply = await asyncio.to_thread(browser.post, "/backends/add/", values | fields)

@@ -69,7 +69,10 @@ class Page:
                     return frame
 
     async def fragment(self, part: str) -> str:
-        """Read on until an HTML fragment holds `part`, and return it."""
+        """Return the newest HTML fragment that holds `part`; where there is none yet, read on until it comes."""
+        for fragment in reversed(self.fragments):
+            if part in fragment:
+                return fragment
         async with asyncio.timeout(WAIT_S):
             while True:
                 if await self.read() is None and part in self.fragments[-1]:
