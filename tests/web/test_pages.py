@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Iterator
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -295,3 +296,24 @@ def test_many_pages_at_once_are_all_served(live_app: LiveApp) -> None:
         return [reply.status for reply in replies]
 
     assert asyncio.run(all_of_them()) == [200] * 30
+
+
+def test_an_answer_is_kept_as_a_recording_by_the_operator_only(rows: None, settings: Any, tmp_path: Path) -> None:
+    settings.VAR_DIR = tmp_path
+    _, kept = kept_run("ok")
+    path = f"/runs/{kept.id}/{kept.turns.all()[0].id}/keep/"
+    assert Client(REMOTE_ADDR="10.0.0.5").post(path).status_code == 403
+    assert Client(enforce_csrf_checks=True).post(path).status_code == 403
+    assert not Backend.objects.exists()
+    assert Client().post(path).status_code == 302
+    assert Client().post(path).status_code == 302
+    assert [backend.badge for backend in Backend.objects.all()] == ["RECORDED"]
+    listed = shown("/backends/")
+    assert 'data-badge="RECORDED"' in listed
+    assert str(tmp_path) not in listed
+
+
+def test_an_answer_that_failed_is_not_kept_as_a_recording(rows: None) -> None:
+    _, kept = kept_run("fault-u14")
+    assert Client().post(f"/runs/{kept.id}/{kept.turns.all()[0].id}/keep/").status_code == 403
+    assert not Backend.objects.exists()
