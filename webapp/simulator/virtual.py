@@ -58,6 +58,8 @@ class Run:
 
 Follow = Callable[[Record], Arrival | None]
 Watch = Callable[[Step], None]
+Lengths = Iterator[tuple[int, int]]
+"""(prompt tokens, output tokens), without end."""
 
 
 def run_virtual(
@@ -66,18 +68,19 @@ def run_virtual(
     follow: Follow | None = None,
     api_ns: int = 0,
     watch: Watch | None = None,
+    enough: int | None = None,
 ) -> Run:
     """Serve `arrivals` and whatever `follow` makes of each finished request, until nothing is left.
 
-    `api_ns` is what HTTP, tokenising and so on add before a token is seen. `watch` is called with every step.
-    Raises Refused for a request that cannot fit.
+    `api_ns` is what HTTP, tokenising and so on add before a token is seen. `watch` is called with every step; after
+    `enough` finished requests the run ends, with whatever is under way. Raises Refused for a request that cannot fit.
     """
     run = Run()
     coming = list(arrivals)
     heapify(coming)
     ids = count()
     flying: dict[int, Record] = {}
-    while coming or engine.running or engine.waiting:
+    while (coming or engine.running or engine.waiting) and (enough is None or len(run.records) < enough):
         busy = engine.running or engine.waiting
         now_ns = engine.free_ns if busy else max(engine.free_ns, coming[0].at_ns)
         while coming and coming[0].at_ns <= now_ns:
@@ -110,23 +113,30 @@ def _submit(engine: Engine, arrival: Arrival, ask_id: int, flying: dict[int, Rec
 
 
 def closed_loop(
-    engine: Engine, users: int, lengths: Iterator[tuple[int, int]], requests: int, api_ns: int = 0, think_ns: int = 0
+    engine: Engine, arrivals: Iterable[Arrival], lengths: Lengths, requests: int, api_ns: int = 0, think_ns: int = 0
 ) -> Run:
-    """Let `users` ask at once, and again whenever they are answered, until `requests` were made.
+    """Let one user ask at each of `arrivals`, and again whenever answered, until `requests` are.
 
-    `lengths` yields (prompt tokens, output tokens).
+    The load is the same to the end: nobody is sent home while the last answers come, which would speed them up.
     """
-    left = requests - users
 
-    def again(record: Record) -> Arrival | None:
-        nonlocal left
-        left -= 1
-        return Arrival(record.last_ns + think_ns, *next(lengths)) if left >= 0 else None
+    def again(record: Record) -> Arrival:
+        return Arrival(record.last_ns + think_ns, *next(lengths))
 
-    return run_virtual(engine, [Arrival(0, *next(lengths)) for _ in range(min(users, requests))], again, api_ns)
+    return run_virtual(engine, arrivals, again, api_ns, enough=requests)
 
 
-def uniform_lengths(prompt: int, output: int, spread: float, seed: int) -> Iterator[tuple[int, int]]:
+def all_at_once(users: int, lengths: Lengths) -> list[Arrival]:
+    """Return the arrivals of `users` who all press Enter at the same moment."""
+    return [Arrival(0, *next(lengths)) for _ in range(users)]
+
+
+def spread_out(users: int, lengths: Lengths, over_ns: float) -> list[Arrival]:
+    """Return the arrivals of `users`, evenly over `over_ns`; over one request's time, that is the steady state."""
+    return [Arrival(int(number * over_ns / users), *next(lengths)) for number in range(users)]
+
+
+def uniform_lengths(prompt: int, output: int, spread: float, seed: int) -> Lengths:
     """Yield lengths without end, evenly between `spread` times the given ones and these; 1: always these."""
     random = Random(f"lengths {seed}")
     while True:
