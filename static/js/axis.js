@@ -62,3 +62,10 @@ export function figure(us) {
   if (us < 9_995_000) return { text: (us / 1e6).toFixed(2), unit: "s" };
   return { text: (us / 1e6).toFixed(1), unit: "s" };
 }
+
+/** The label of a tick. */
+export function tickWords(us, tick) {
+  if (us === 0) return "0";
+  if (tick < 1e6 && us < 1e6) return `${Math.round(us / 1000)} ms`;
+  return `${(us / 1e6).toFixed(tick < 1e5 ? 2 : tick < 1e6 ? 1 : 0)} s`;
+}

@@ -1,7 +1,8 @@
 // The race strip: every lane's request, first token, deltas and finish on one time axis, on a canvas, at display rate.
 // A frame costs the same at 20 and at 3,000 tokens a second: deltas are counted into pixel columns once, then columns are drawn.
 
-import { Axis, words } from "./axis.js";
+import { Axis, tickWords, words } from "./axis.js";
+import { Bins } from "./bins.js";
 
 const LETTERS = "ABCDEFGH";
 /** Line pattern per letter, in px: the second way, beside colour, to tell lanes apart. The same as in layout of .lane-line. */
@@ -10,25 +11,6 @@ const HEAD = 22;          // px, axis labels
 const FUTURE = 0.22;      // opacity of what comes after the moment shown in a replay
 
 const reduced = matchMedia("(prefers-reduced-motion: reduce)");
-
-class Bins {
-  constructor() { this.key = ""; }
-
-  /** Count the lane's new deltas into columns; start over when the axis has changed. */
-  update(lane, width, end) {
-    const key = `${width} ${end} ${lane.zero}`;
-    if (key !== this.key || lane !== this.lane) {
-      Object.assign(this, { key, lane, done: 0, answer: new Uint16Array(width + 1), thought: new Uint16Array(width + 1) });
-    }
-    const scale = width / end;
-    for (; this.done < lane.at.length; this.done += 1) {
-      const x = ((lane.at[this.done] - lane.zero) * scale) | 0;
-      if (x < 0 || x > width) continue;
-      const bins = lane.kind[this.done] === "c" ? this.answer : this.thought;
-      if (lane.kind[this.done] !== "t" && bins[x] < 65535) bins[x] += 1;
-    }
-  }
-}
 
 export class RaceStrip {
   /** `rows()` gives the lanes to draw, also before any run: [{id, letter, label}]. */
@@ -317,12 +299,6 @@ export class RaceStrip {
     c.textAlign = "center";
     c.fillText(text, at + wide / 2, 9.5);
   }
-}
-
-function tickWords(us, tick) {
-  if (us === 0) return "0";
-  if (tick < 1e6 && us < 1e6) return `${Math.round(us / 1000)} ms`;
-  return `${(us / 1e6).toFixed(tick < 1e5 ? 2 : tick < 1e6 ? 1 : 0)} s`;
 }
 
 function clip(c, text, width) {
