@@ -13,7 +13,7 @@ Faults that are not an answer have a helper instead of a model name:
 | U1 full queue            | full_port()                           | timeout | connect_timeout |
 | U3 wrong certificate     | scripted_upstream(certificate=…)      | error   | tls             |
 | U3 stalled handshake     | silent_port("https")                  | timeout | connect_timeout |
-| U33 prompt is never read | silent_port("http"), prompt of 16 MiB | timeout | write_timeout   |
+| U33 prompt is never read | silent_port("http"), prompt of 16 MiB | timeout | first_byte_timeout |
 
 U2 (names) and U31 (the wall clock) need no server: a fake resolver and a fake clock act them out.
 """

@@ -34,7 +34,6 @@ _OUTCOME_OF_KIND = {
     "first_event_timeout": Outcome.TIMEOUT,
     "gap_timeout": Outcome.TIMEOUT,
     "total_timeout": Outcome.TIMEOUT,
-    "write_timeout": Outcome.TIMEOUT,
     "reset": Outcome.TRUNCATED,
     "truncated": Outcome.TRUNCATED,
 }

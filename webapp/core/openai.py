@@ -130,11 +130,20 @@ def _first_choice(body: dict[str, Any]) -> dict[str, Any]:
 def _text_of(delta: Any) -> tuple[str, str, str]:
     if not isinstance(delta, dict):
         return "", "", ""
+    content = delta.get("content") or delta.get("refusal")
     reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+    if isinstance(content, list):
+        content, reasoning = _joined(content, "text"), reasoning or _joined(content, "thinking")
     tool = ""
     if "tool_calls" in delta:
         tool = "".join(name + arguments for name, arguments in map(_function, _calls(delta)))
-    return _text(delta.get("content")), _text(reasoning), tool
+    return _text(content), _text(reasoning), tool
+
+
+def _joined(parts: Any, kind: str) -> str:
+    """Join the text of typed parts, in which Mistral sends content and thinking."""
+    found = (part.get(kind) for part in parts if isinstance(part, dict) and part.get("type") == kind)
+    return "".join(_joined(value, "text") if isinstance(value, list) else _text(value) for value in found)
 
 
 def _text(value: Any) -> str:
