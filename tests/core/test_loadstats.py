@@ -164,7 +164,7 @@ def histogram(value_ms: float, n: int = 100) -> Histogram:
 def test_a_generator_that_was_late_is_found_out() -> None:
     ttft, icl = histogram(400), histogram(20)
     assert Watch(histogram(1), histogram(2), 0.4).reasons(ttft, icl) == []
-    assert Watch(histogram(25), histogram(2), 0.4).reasons(ttft, icl)
+    assert Watch(histogram(25), histogram(2), 0.4).reasons(ttft, histogram(1))
     assert Watch(histogram(11), histogram(2), 0.4).reasons(ttft, icl)  # half a gap
     assert Watch(histogram(1), histogram(30), 0.4).reasons(ttft, icl)
     assert Watch(histogram(1), histogram(2), 0.95).reasons(ttft, icl)

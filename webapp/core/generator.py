@@ -13,8 +13,9 @@ from webapp.core.histogram import Histogram
 
 VALID = "valid"
 LIMITED = "generator-limited"
-# Lateness that is no reason for doubt: a scheduler's time slice on a busy machine, far below what a person notices.
-FLOOR_NS = 10_000_000
+# Lateness that is no reason for doubt: a time slice or two on a busy machine, one frame of a display.
+FLOOR_NS = 20_000_000
+SLOW_GAP_NS = 10_000_000  # gaps below are shorter than the slices in which any machine schedules
 SHARE_OF_TTFT = 0.05
 SHARE_OF_ICL = 0.5
 BUSY = 0.9  # of one core: a process above has no time left in which it could wait for anything
@@ -52,7 +53,7 @@ class Watch:
         bound = max(FLOOR_NS, SHARE_OF_TTFT * (first or 0.0))
         if lag > bound:
             found.append(f"The generator's loop was late by {lag / 1e6:.0f} ms (p99).")
-        elif gap is not None and gap >= FLOOR_NS and lag > max(FLOOR_NS / 2, SHARE_OF_ICL * gap):
+        elif gap is not None and gap >= SLOW_GAP_NS and lag > SHARE_OF_ICL * gap:
             found.append(f"The generator's loop was late by {lag / 1e6:.0f} ms (p99), against gaps of {gap / 1e6:.0f}.")
         if late > bound:
             found.append(f"Requests began {late / 1e6:.0f} ms late (p99).")

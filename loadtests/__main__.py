@@ -1,0 +1,49 @@
+"""`python -m loadtests FILE OUT`: one load run, as `manage.py load` and the page start it.
+
+The argument list for Locust is made here from the checked file and nothing else. The process ends with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel send SIGTERM when the parent is gone, however it went (prctl(2)); end now if it already is."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def main() -> None:
+    end_with_parent(int(os.environ.get("SPLITSECOND_PARENT", os.getppid())))
+    file, out = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+    os.environ["SPLITSECOND_LOAD_FILE"], os.environ["SPLITSECOND_LOAD_OUT"] = str(file), str(out)
+    import locust.main  # noqa: PLC0415 (patches the standard library: only once this is sure to be a load run)
+    import orjson  # noqa: PLC0415
+
+    from loadtests.users import locust_users  # noqa: PLC0415
+    from webapp.core import loadplan  # noqa: PLC0415
+
+    plan = loadplan.from_data(orjson.loads(file.read_bytes()))
+    users = locust_users(plan, plan.users)
+    rate = users / plan.ramp_s if plan.ramp_s else 100.0
+    arguments = ["--headless", "--users", str(users), "--spawn-rate", f"{max(0.1, min(100.0, rate)):g}"]
+    arguments += ["--only-summary", "--exit-code-on-error", "0", "--loglevel", "INFO"]
+    if plan.workers > 1:
+        arguments += ["--processes", str(plan.workers), "--master-bind-host", "127.0.0.1"]
+    sys.argv = ["locust", "-f", str(Path(__file__).with_name("locustfile.py")), *arguments]
+    run: Callable[[], None] = locust.main.main
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Hooks into Locust: one clock for all processes, statistics on their way, a start, an end, and files.
+
+The master (or a process on its own) conducts. At a test's start it sends the plan and the instant of time zero to its
+workers; they hand their registries on with Locust's own reports, four times a second, and the master merges them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]
+import locust.runners
+import orjson
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+
+from loadtests import plain
+from loadtests.collector import Collector
+from loadtests.session import open_session, session_of
+from loadtests.users import locust_users
+from webapp.clock import now_ns
+from webapp.core import loadplan
+from webapp.core.loadplan import Plan
+
+log = logging.getLogger(__name__)
+
+START = "splitsecond_start"
+STOP = "splitsecond_stop"
+REPORT_S = 0.25
+LIVE_S = 0.4
+LOOK_S = 0.1
+LEAD_S = 0.4  # from deciding on time zero to time zero: long enough for a message to every worker
+SETTLE_S = 0.6  # after the last request, for the workers' last report
+SPAWN_PER_S = 100
+
+
+class Conductor:
+    """One process's part in conducting; only the master's or a lone process's has a collector."""
+
+    def __init__(self, environment: Environment, plan: Plan | None, out: Path | None) -> None:
+        self.environment = environment
+        self._plan, self._out = plan, out
+        self._collector: Collector | None = None
+        self._control = ""
+        self._greenlet: gevent.Greenlet | None = None
+        self._users = plan.users if plan else 0
+        self._ended = "interrupted"
+
+    @property
+    def is_worker(self) -> bool:
+        return isinstance(self.environment.runner, WorkerRunner)
+
+    # -- a test starts
+
+    def on_test_start(self, **_: Any) -> None:
+        if self.is_worker:
+            return  # told by message, which is there first
+        plan = self._plan or plain.plan_of(self.environment)
+        start_s = time.time() + LEAD_S  # noqa: TID251 (a wall clock: workers may live on other hosts)
+        self._begin(plan, start_s)
+        runner: Any = self.environment.runner
+        if isinstance(runner, MasterRunner):
+            for worker in runner.clients.all:
+                index = self._runner.get_worker_index(worker.id)
+                data = {"plan": orjson.dumps(plan.as_data()), "start_s": start_s, "worker": index}
+                runner.send_message(START, {**data, "workers": len(runner.clients.all)}, client_id=worker.id)
+
+    def _begin(self, plan: Plan, start_s: float) -> None:
+        session = open_session(self.environment, plan)
+        t0_ns = local_instant(start_s)
+        session.registry.begin(t0_ns)
+        self._collector = Collector(plan, self._out, t0_ns, start_s)
+        self._ended, self._users = "interrupted", plan.users
+        self._greenlet = gevent.spawn(self._conduct, plan)
+        self._greenlet.link_exception(lambda failed: log.error("conducting failed: %r", failed.exception))
+
+    def on_start_message(self, environment: Environment, msg: Any, **_: Any) -> None:
+        """On a worker: the plan and the instant of time zero."""
+        plan = loadplan.from_data(orjson.loads(msg.data["plan"]))
+        session = open_session(environment, plan, msg.data["worker"], msg.data["workers"])
+        session.registry.begin(local_instant(msg.data["start_s"]))
+
+    def on_stop_message(self, environment: Environment, **_: Any) -> None:
+        if (session := session_of(environment)) is not None:
+            session.registry.stop()
+
+    # -- while it runs
+
+    def on_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        """On a worker: add what is new to Locust's report."""
+        session = session_of(self.environment)
+        if session is not None and session.registry.started.is_set():
+            data["splitsecond"] = session.registry.take()
+
+    def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        """On the master: add a worker's part."""
+        if self._collector is not None and "splitsecond" in data:
+            self._collector.absorb(client_id, data["splitsecond"])
+
+    def _absorb_own(self) -> None:
+        session = session_of(self.environment)
+        if self._collector is not None and session is not None and not isinstance(self._runner, MasterRunner):
+            self._collector.absorb("own", session.registry.take())
+
+    @property
+    def _runner(self) -> Any:
+        return self.environment.runner
+
+    def _conduct(self, plan: Plan) -> None:
+        """Watch the time and the control file, write live lines, and end the run when it is over."""
+        collector = self._collector
+        assert collector is not None
+        live_ns = 0
+        while True:
+            gevent.sleep(LOOK_S)
+            self._obey_control(plan)
+            if now_ns() - live_ns >= LIVE_S * 1e9:
+                live_ns = now_ns()
+                self._absorb_own()
+                collector.live_line(self._users)
+            at_s = collector.now_ns / 1e9
+            if at_s >= plan.duration_s + plan.grace_s or (at_s >= plan.duration_s + SETTLE_S and collector.drained):
+                break
+            if at_s > 1 and collector.drained and plan.mode == "rate" and not plain.serves_ui(self.environment):
+                break  # a trace that was over before its time, or the cap on requests
+        self._end("complete")
+
+    def _obey_control(self, plan: Plan) -> None:
+        """Do what the control file says, whenever that has changed: {"users": N} or {"stop": true}."""
+        if self._out is None:
+            return
+        try:
+            text = (self._out / "control.json").read_text(encoding="utf-8")
+        except OSError:
+            return
+        if text == self._control:
+            return
+        try:
+            wish = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return  # half written; it is looked at again
+        self._control = text
+        if wish.get("stop"):
+            self._end("stopped")
+            raise gevent.GreenletExit
+        users = wish.get("users")
+        if isinstance(users, int) and plan.mode != "rate":
+            self._users = max(0, min(users, plan.caps.users // max(1, len(plan.targets))))
+            count = locust_users(plan, self._users)
+            gevent.spawn(self._runner.start, count, max(1, min(SPAWN_PER_S, count)))
+
+    def _end(self, ended: str) -> None:
+        self._ended = ended
+        self._silence()
+        gevent.spawn(self._quit)
+
+    def _silence(self) -> None:
+        """Let nothing more leave, here and on every worker, at once."""
+        if (session := session_of(self.environment)) is not None:
+            session.registry.stop()
+        if isinstance(self._runner, MasterRunner):
+            self._runner.send_message(STOP)
+
+    def _quit(self) -> None:
+        if plain.serves_ui(self.environment):
+            self._runner.stop()
+        else:
+            self._runner.quit()
+
+    # -- the end
+
+    def on_test_stop(self, **_: Any) -> None:
+        """Where Locust's web page stops a test, it ends there; files are written when Locust quits or here."""
+        if self._collector is not None and not self.is_worker:
+            self._silence()
+            if plain.serves_ui(self.environment):
+                gevent.sleep(REPORT_S * 2)
+                self._finish()
+
+    def on_quitting(self, **_: Any) -> None:
+        if self._collector is not None and not self.is_worker:
+            self._silence()
+            gevent.sleep(REPORT_S / 5)  # killed requests are counted on their way out
+            self._finish()
+
+    def _finish(self) -> None:
+        collector = self._collector
+        if collector is None:
+            return
+        self._absorb_own()
+        self._collector = None
+        summary = collector.finish(self._ended)
+        if self._plan is not None:
+            self.environment.process_exit_code = summary["exit_code"]
+        for line in plain.table(summary):
+            log.info(line)
+
+
+def install(environment: Environment, plan: Plan | None, out: Path | None) -> Conductor:
+    """Hook a conductor into an environment whose runner exists."""
+    conductor = Conductor(environment, plan, out)
+    locust.runners.WORKER_REPORT_INTERVAL = REPORT_S
+    hooks: Any = environment.events
+    runner: Any = environment.runner
+    hooks.test_start.add_listener(conductor.on_test_start)
+    hooks.test_stop.add_listener(conductor.on_test_stop)
+    hooks.quitting.add_listener(conductor.on_quitting)
+    if isinstance(runner, WorkerRunner):
+        runner.register_message(START, conductor.on_start_message)
+        runner.register_message(STOP, conductor.on_stop_message)
+        hooks.report_to_master.add_listener(conductor.on_report)
+        _end_with_parent()
+    else:
+        hooks.worker_report.add_listener(conductor.on_worker_report)
+    return conductor
+
+
+def local_instant(wall_s: float) -> int:
+    """Return an instant of the wall clock on this process's monotonic clock, ns."""
+    return now_ns() + round((wall_s - time.time()) * 1e9)  # noqa: TID251
+
+
+def _end_with_parent() -> None:
+    """On a worker forked by `--processes`: end when the master is gone, however it went."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            gevent.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if parent > 1:
+        gevent.spawn(watch)

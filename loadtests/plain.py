@@ -1,0 +1,91 @@
+"""Locust as its users know it: without a file of parameters, options come from the command line and the web page."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+
+from webapp.core.loadplan import CAPS, Behaviour, Plan, Target
+
+FOREVER_S = CAPS.duration_s
+
+
+def add_options(parser: LocustArgumentParser) -> None:
+    """Add ours to Locust's options; its web page shows them too."""
+    group = parser.add_argument_group("Splitsecond")
+    group.add_argument("--wire", choices=["sse", "ws", "direct"], default="sse", help="which of the app's wires")
+    group.add_argument("--backend", default="", help="backends to ask, separated by commas (default: all)")
+    group.add_argument("--mix", default="chat", help="prompt mix: chat, conversation, code, 8k, fixed:IN/OUT, …")
+    group.add_argument("--slo", default="", help="such as voice, or ttft:500 tpot:50 e2e:10000 (ms)")
+    group.add_argument("--think", type=float, default=0.0, help="mean pause between a user's questions, seconds")
+    group.add_argument("--patience", type=float, default=0.0, help="mean patience with the first token, seconds")
+    group.add_argument("--turns", type=int, default=1, help="questions in a conversation")
+    group.add_argument("--seed", type=int, default=0, help="the same seed asks the same questions")
+    group.add_argument("--out", default="", help="folder for requests.jsonl, live.jsonl and summary.json")
+
+
+def plan_of(environment: Environment) -> Plan:
+    """Return the plan that Locust's options describe: closed loops without an end of their own."""
+    options: Any = environment.parsed_options
+    host = str(environment.host or options.host or "").rstrip("/")
+    if not host:
+        raise ValueError("Say where: -H http://127.0.0.1:8000")
+    slugs = [slug.strip() for slug in options.backend.split(",") if slug.strip()]
+    base = host if options.wire == "direct" else f"{host}/v1"
+    slugs = slugs or models(base)
+    scheme, parts = ("wss" if host.startswith("https") else "ws"), urlsplit(host)
+    url = f"{scheme}://{parts.netloc}/ws/arena/" if options.wire == "ws" else base
+    run_s = float(getattr(options, "run_time", 0) or 0)
+    plan = Plan(
+        targets=tuple(Target(slug, url, slug) for slug in slugs[:8]),
+        wire=options.wire,
+        users=0,
+        behaviour=Behaviour(think_s=options.think, patience_s=options.patience),
+        duration_s=run_s or FOREVER_S,
+        warmup_s=0.0,
+        cooldown_s=0.0,
+        mix=options.mix,
+        turns=options.turns,
+        slo=options.slo,
+        seed=options.seed,
+    )
+    return replace(plan, grace_s=0.0 if run_s else FOREVER_S).checked()
+
+
+def models(base: str) -> list[str]:
+    """Return the models that an endpoint lists."""
+    with urllib.request.urlopen(f"{base}/models", timeout=5) as answer:  # noqa: S310 (the operator's own host)
+        return [entry["id"] for entry in orjson.loads(answer.read())["data"]]
+
+
+def serves_ui(environment: Environment) -> bool:
+    """Whether Locust's web page is in charge of starting and stopping."""
+    return environment.web_ui is not None
+
+
+def table(summary: dict[str, Any]) -> Iterator[str]:
+    """Yield a summary as aligned lines of text."""
+    yield f"{'backend':28} {'ok':>6} {'failed':>6} {'TTFT p50':>9} {'p95':>8} {'TPOT p50':>9} {'tok/s':>8} {'req/s':>7} SLO"  # noqa: E501
+    for slug, block in summary["backends"].items():
+        counts, first = block["requests"], block["ttft_ms"]
+        cells = [first["p50"], first["p95"], block["tpot_ms"]["p50"], block["output_tokens_per_s"]]
+        texts = ["n/a" if value is None else f"{value:.1f}" for value in cells]
+        rate = block["requests_per_s"]
+        share = block["attainment"]
+        yield (
+            f"{slug:28} {counts['ok']:6} {counts['failed']:6} {texts[0]:>9} {texts[1]:>8} {texts[2]:>9} {texts[3]:>8} "
+            f"{'n/a' if rate is None else f'{rate:.2f}':>7} {'' if share is None else f'{share:.1%}'}"
+        )
+        for error in block["errors"][:3]:
+            yield f"  {error['count']} × {error['kind']}: {error['message']}"
+        for warning in block["warnings"]:
+            yield f"  ! {warning}"
+    for reason in summary["generator"]["reasons"]:
+        yield f"generator-limited: {reason}"

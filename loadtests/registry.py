@@ -1,0 +1,170 @@
+"""What one generator process knows: the plan, its running requests, and the statistics not yet handed on.
+
+Locust's own statistics mix failures into percentiles and round to two digits, so ours are kept here. A worker's
+registry is drained into the master's collector several times a second; alone, a process drains into itself.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Any
+from weakref import WeakSet
+
+import gevent  # type: ignore[import-untyped]
+import orjson
+from gevent.event import Event  # type: ignore[import-untyped]
+from gevent.pool import Group  # type: ignore[import-untyped]
+
+from loadtests.exchange import Exchange
+from loadtests.live import Recent
+from loadtests.websocket import STORM, Page
+from webapp.clock import now_ns
+from webapp.core.errors import StreamError
+from webapp.core.generator import Watch
+from webapp.core.loadplan import Plan
+from webapp.core.loadrecord import Record
+from webapp.core.loadstats import LoadStats
+
+LAG_S = 0.01
+SWEEP_S = 0.05
+NS_PER_S = 1_000_000_000
+
+
+class Registry:
+    """One process's part of a run. `begin` at the run's start; `take` what is new."""
+
+    def __init__(self, plan: Plan, worker: int = 0, workers: int = 1) -> None:
+        self.plan = plan
+        self.worker, self.workers = worker, workers
+        self.mix = plan.questions()
+        self.mix.question(plan.seed, 0)  # makes what all questions share, before anybody waits for it
+        self.t0_ns = 0
+        self.started = Event()
+        self.stopping = False
+        self.active: set[Exchange] = set()
+        self.children = Group()  # requests that no user waits for
+        self.pages: WeakSet[Page] = WeakSet()
+        self.begun = 0
+        self._users: dict[str, int] = {}
+        self._slo = plan.limits()
+        self._helpers: list[gevent.Greenlet] = []
+        self._renew()
+
+    def begin(self, t0_ns: int) -> None:
+        """Start counting: the run's time zero is `t0_ns` of this process's clock."""
+        self.t0_ns = t0_ns
+        self._cpu_from: tuple[int, float] | None = None
+        self._helpers = [gevent.spawn(self._sample_lag), gevent.spawn(self._sweep)]
+        self.started.set()
+
+    def stop(self) -> None:
+        """Ask nothing more and end what runs; it is recorded as interrupted."""
+        self.stopping = True
+        self.children.kill(block=False)
+        for exchange in list(self.active):
+            exchange.cut("interrupted")
+
+    def close(self) -> None:
+        gevent.killall(self._helpers, block=False)
+
+    # -- for users
+
+    def next_user(self, slug: str) -> int:
+        """Return a number for a new user of a backend, the same whichever worker it lives in."""
+        count = self._users.get(slug, 0)
+        self._users[slug] = count + 1
+        return count * self.workers + self.worker
+
+    @property
+    def over(self) -> bool:
+        """Whether no further request may begin: the time is up, the cap is reached, or it was stopped."""
+        if self.stopping or self.begun * self.workers >= self.plan.max_requests:
+            return True
+        return self.started.is_set() and now_ns() - self.t0_ns >= self.plan.duration_s * NS_PER_S
+
+    def started_one(self, exchange: Exchange) -> None:
+        self.begun += 1
+        self.active.add(exchange)
+
+    def ended_one(self, exchange: Exchange, outcome: str, error: StreamError | None = None) -> Record:
+        """Count a request that ended, once, and return its record."""
+        self.active.discard(exchange)
+        record = exchange.record(self.t0_ns, outcome, error)
+        self._stats.add(record)
+        self._news.setdefault(record.backend, Recent()).end(exchange, record)
+        self._lines.append(orjson.dumps(record.as_data(self.plan.detail)))
+        return record
+
+    # -- for the collector
+
+    def take(self) -> dict[str, Any]:
+        """Return everything counted since the last call, as plain data, and how things stand."""
+        running: dict[str, list[int]] = {slug: [0, 0] for slug in self.plan.slugs}
+        for exchange in self.active:
+            slug = exchange.job.target.slug
+            self._news.setdefault(slug, Recent()).look(exchange)
+            running.setdefault(slug, [0, 0])[exchange.marks.first_token is None] += 1
+        taken = {
+            "at_ns": now_ns() - self.t0_ns,
+            "stats": self._stats.as_data(),
+            "news": {slug: recent.as_data() for slug, recent in self._news.items()},
+            "lines": self._lines,
+            "running": running,
+            "begun": self.begun,
+            "over": self.over,
+            "watch": Watch(self._lag, cpu=self._cpu()).as_data(),
+            "pid": os.getpid(),
+        }
+        self._renew()
+        return taken
+
+    def _renew(self) -> None:
+        self._stats = LoadStats(self.plan.window, self._slo)
+        self._news: dict[str, Recent] = {}
+        self._lines: list[bytes] = []
+        self._lag = Watch().hub_lag
+
+    # -- watching itself and the others
+
+    def _sample_lag(self) -> None:
+        while True:
+            before_ns = now_ns()
+            gevent.sleep(LAG_S)
+            after_ns = now_ns()
+            if self.plan.window.holds(after_ns - self.t0_ns):
+                self._lag.record(after_ns - before_ns - round(LAG_S * NS_PER_S))
+
+    def _cpu(self) -> float:
+        """Return this process's share of a core since the window began, 0.0 outside it."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        at_ns, cpu_s = now_ns(), used.ru_utime + used.ru_stime
+        if not self.plan.window.holds(at_ns - self.t0_ns) or not self.t0_ns:
+            return 0.0
+        if self._cpu_from is None:
+            self._cpu_from = (at_ns, cpu_s)
+        from_ns, from_s = self._cpu_from
+        return (cpu_s - from_s) / ((at_ns - from_ns) / NS_PER_S) if at_ns - from_ns > NS_PER_S else 0.0
+
+    def _sweep(self) -> None:
+        """End requests whose time is up. They cost nothing per token; this looks at all of them now and then."""
+        every_ns = round(self.plan.behaviour.reconnect_s * NS_PER_S)
+        storm_ns = self.t0_ns + every_ns
+        while True:
+            gevent.sleep(SWEEP_S)
+            at_ns = now_ns()
+            if every_ns and at_ns >= storm_ns:
+                storm_ns += every_ns
+                self._storm()
+            for exchange in list(self.active):
+                if exchange.socket is not None and not exchange.verdict and (why := exchange.expired(at_ns)):
+                    exchange.cut(why)
+
+    def _storm(self) -> None:
+        """Take every WebSocket away at once, in the middle of what it does."""
+        for exchange in list(self.active):
+            if isinstance(exchange.socket, Page):
+                exchange.verdict = STORM
+                exchange.socket.drop()
+        for page in list(self.pages):
+            page.drop()

@@ -1,0 +1,242 @@
+"""Synthetic users. Closed loops ask, read, think and ask again; open loops let requests leave on a schedule.
+
+`CompletionsUser`, `ChatSocketUser` and `DirectUser` are plain Locust users and can be subclassed like any other.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]
+from locust import FastHttpUser, User, task
+from locust.exception import StopUser
+
+from loadtests.asking import Wire, ask
+from loadtests.exchange import Exchange, Job
+from loadtests.session import Session, session_of
+from webapp.clock import now_ns
+from webapp.core.arrivals import Arrival
+from webapp.core.loadplan import Plan, Target
+from webapp.core.mixes import Question
+
+NS_PER_S = 1_000_000_000
+IDLE_S = 0.05
+
+
+def sleep_until(at_ns: int) -> None:
+    """Sleep to an instant of the clock; return at once where it has passed."""
+    left_ns = at_ns - now_ns()
+    if left_ns > 0:
+        gevent.sleep(left_ns / NS_PER_S)
+
+
+class Dialogue:
+    """One user's conversation with one backend: which question comes next, and what was said before it."""
+
+    def __init__(self, session: Session, target: Target, number: int) -> None:
+        self.session, self.target, self.number = session, target, number
+        self.place = 0
+        self._history: list[dict[str, Any]] = []
+        self._previous = ""
+        self._random = Random(f"user {session.plan.seed} {number}")  # noqa: S311 (seeded draws, not secrets)
+
+    def job(self, intended_ns: int, arrival: Arrival | None = None, pair: int | None = None) -> Job:
+        """Return the next request."""
+        registry, place = self.session.registry, self.place
+        lengths = (arrival.input_tokens, arrival.output_tokens) if arrival else (None, None)
+        question: Question = registry.mix.question(self.session.plan.seed, self.number, place, *lengths)
+        if question.opens:
+            self._history, self._previous = [], ""
+        self.place += 1
+        return Job(
+            self.target,
+            question,
+            intended_ns,
+            number=self.number if arrival else place,
+            user=self.number,
+            turn=place,
+            pair=pair,
+            history=tuple(self._history),
+            previous=self._previous,
+            patience_ns=self._patience_ns(),
+        )
+
+    def heard(self, exchange: Exchange) -> None:
+        """Remember the answer for the rest of the conversation."""
+        job = exchange.job
+        self._previous = exchange.text
+        if self.session.registry.mix.turns > 1:
+            self._history += [
+                {"role": "user", "content": job.prompt},
+                {"role": "assistant", "content": exchange.text},
+            ]
+
+    def pause_ns(self) -> int:
+        """Draw a think time, exponential around its mean."""
+        mean_s = self.session.plan.behaviour.think_s
+        return round(self._random.expovariate(1 / mean_s) * NS_PER_S) if mean_s else 0
+
+    def _patience_ns(self) -> int | None:
+        mean_s = self.session.plan.behaviour.patience_s
+        return round(self._random.expovariate(1 / mean_s) * NS_PER_S) if mean_s else None
+
+
+class ClosedLoop(User):
+    """One conversation after the other, each question as soon as the user is ready."""
+
+    abstract = True
+    target: Target | None = None  # set by `classes_of`; without, users are dealt to the backends in turn
+
+    def on_start(self) -> None:
+        session = session_of(self.environment)
+        if session is None:
+            raise StopUser()
+        targets = session.plan.targets
+        number = session.registry.next_user(self.target.slug if self.target else "")
+        target = self.target or targets[number % len(targets)]
+        self.session = session
+        self.dialogue = Dialogue(session, target, number)
+        self.wire: Wire = session.wires.wire(target)
+        self.ready_ns = 0
+
+    def on_stop(self) -> None:
+        if self.session.plan.wire == "ws":
+            self.wire.close()
+
+    @task
+    def turn(self) -> None:
+        registry = self.session.registry
+        registry.started.wait()
+        if not self.ready_ns:
+            self.ready_ns = max(registry.t0_ns, now_ns())
+        sleep_until(self.ready_ns)
+        if registry.over:
+            raise StopUser()
+        exchange = ask(self.environment, registry, self.wire, self.dialogue.job(self.ready_ns))
+        self.dialogue.heard(exchange)
+        self.ready_ns = now_ns() + self.dialogue.pause_ns()
+        if exchange.verdict != "left" and not exchange.deltas:
+            gevent.sleep(IDLE_S)  # a backend that refuses at once is not asked again without a breath
+
+
+class CompletionsUser(ClosedLoop, FastHttpUser):
+    """A user of the machine wire: POST /v1/chat/completions, streamed."""
+
+    insecure = False
+
+
+class DirectUser(ClosedLoop, FastHttpUser):
+    """A user of a backend's own URL: what the app in between costs shows against this."""
+
+    insecure = False
+
+
+class ChatSocketUser(ClosedLoop):
+    """A user of the page's WebSocket."""
+
+
+class PairUser(User):
+    """Asks all backends the same question at the same instant, and again when the slowest has answered."""
+
+    def on_start(self) -> None:
+        session = session_of(self.environment)
+        if session is None:
+            raise StopUser()
+        self.session = session
+        number = session.registry.next_user("")
+        self.dialogues = [Dialogue(session, target, number) for target in session.plan.targets]
+        self.wires = [session.wires.wire(target) for target in session.plan.targets]
+        self.ready_ns = 0
+
+    @task
+    def turn(self) -> None:
+        registry = self.session.registry
+        registry.started.wait()
+        self.ready_ns = max(self.ready_ns, registry.t0_ns, now_ns())
+        sleep_until(self.ready_ns)
+        if registry.over:
+            raise StopUser()
+        first = self.dialogues[0]
+        pair = first.number * 1_000_000 + first.place
+        order = shuffled(self.session.plan.seed, pair, len(self.dialogues))
+        jobs = [dialogue.job(self.ready_ns, pair=pair) for dialogue in self.dialogues]
+        asked = [registry.children.spawn(ask, self.environment, registry, self.wires[k], jobs[k]) for k in order]
+        gevent.joinall(asked)
+        for k, greenlet in zip(order, asked, strict=True):
+            if isinstance(greenlet.value, Exchange):
+                self.dialogues[k].heard(greenlet.value)
+        self.ready_ns = now_ns() + first.pause_ns()
+
+
+class OpenLoop(User):
+    """One dispatcher per process: lets requests leave when the schedule says, however many are still running."""
+
+    def on_start(self) -> None:
+        session = session_of(self.environment)
+        if session is None or session.registry.next_user("dispatcher") >= session.registry.workers:
+            raise StopUser()
+        self.session = session
+        self._free: dict[str, list[Wire]] = {}
+
+    @task
+    def dispatch(self) -> None:
+        registry, plan = self.session.registry, self.session.plan
+        registry.started.wait()
+        share = plan.schedule.share(plan.seed, plan.duration_s, registry.worker, registry.workers)
+        for arrival in share:
+            at_ns = registry.t0_ns + arrival.at_ns
+            sleep_until(at_ns)
+            if registry.over:
+                break
+            for k in shuffled(plan.seed, arrival.number, len(plan.targets)):
+                registry.children.spawn(self._converse, plan.targets[k], arrival, at_ns)
+        registry.children.join()
+        raise StopUser()
+
+    def on_stop(self) -> None:
+        self.session.registry.children.kill(block=False)
+
+    def _converse(self, target: Target, arrival: Arrival, at_ns: int) -> None:
+        """Be one user who comes, asks (all turns of a conversation) and goes."""
+        session = self.session
+        free = self._free.setdefault(target.slug, [])
+        wire = free.pop() if free else session.wires.wire(target)
+        dialogue = Dialogue(session, target, arrival.number)
+        for _ in range(session.registry.mix.turns):
+            exchange = ask(self.environment, session.registry, wire, dialogue.job(at_ns, arrival, arrival.number))
+            dialogue.heard(exchange)
+            at_ns = now_ns() + dialogue.pause_ns()
+            sleep_until(at_ns)
+            if exchange.verdict or session.registry.stopping:
+                break
+        free.append(wire)
+
+
+WIRE_CLASSES: dict[str, type[User]] = {"sse": CompletionsUser, "ws": ChatSocketUser, "direct": DirectUser}
+
+
+def classes_of(plan: Plan) -> dict[str, type[User]]:
+    """Return the user classes of a plan by name. Closed loops have one per backend, which Locust keeps in balance
+    over all its workers."""
+    if plan.mode == "rate":
+        return {"OpenLoop": OpenLoop}
+    if plan.mode == "pairs":
+        return {"PairUser": PairUser}
+    base = WIRE_CLASSES[plan.wire]
+    named = {f"{base.__name__}_{place}": target for place, target in enumerate(plan.targets)}
+    return {name: type(name, (base,), {"target": target, "host": target.url}) for name, target in named.items()}
+
+
+def locust_users(plan: Plan, users: int) -> int:
+    """Return how many Locust users a plan with `users` synthetic users per backend needs."""
+    if plan.mode == "rate":
+        return plan.workers
+    return users if plan.mode == "pairs" else users * len(plan.targets)
+
+
+def shuffled(seed: int, number: int, count: int) -> list[int]:
+    """Return 0..count-1 in an order of its own for each number, so that no backend is always asked first."""
+    order = list(range(count))
+    Random(f"order {seed} {number}").shuffle(order)  # noqa: S311 (seeded draws, not secrets)
+    return order
