@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.bench import clone, memory, page, pressure, speed, truth
+from tests.bench import clone, memory, page, peer, pressure, speed, truth
 from tests.bench.processes import LOAD_CORE
 from tests.bench.table import Row, machine, missing, text_table
 from tests.bench.world import World, world
@@ -26,6 +26,7 @@ PRIORITY = -10
 
 FIGURES: dict[str, Figure] = {
     "P1": speed.p1,
+    "P2": peer.p2,
     "P3": speed.p3,
     "P4": pressure.p4,
     "P5": pressure.p5,

@@ -31,6 +31,7 @@ from tests.bench.world import World
 
 NEIGHBOURS = 20
 CLOSES = 100
+CLOSE_GAP_S = 0.03
 TEXT_STAMP = re.compile(r"@(\d{19}) ")
 
 
@@ -102,7 +103,7 @@ async def p5(world: World) -> list[Row]:
                 reader.leave()
             else:
                 reader.close()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(CLOSE_GAP_S)
         await asyncio.sleep(0.5)
         log = await get_json(world.reference.port, "/log")
         streams = sorted((s for s in log["streams"] if s["arrival_ns"] >= from_ns), key=lambda s: s["arrival_ns"])

@@ -29,17 +29,29 @@ class Process:
     def __init__(
         self, command: Sequence[str], *, core: int, ready: str, env: Mapping[str, str] | None = None, log: Path
     ) -> None:
-        self._log = log.open("ab")
-        self.child = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self._log, cwd=ROOT, env={**os.environ, **(env or {})}
-        )
-        self.pid = self.child.pid
-        pin(self.pid, core)
+        self.launch(command, core=core, env=env, log=log, stdout=subprocess.PIPE)
         try:
             self.port = self._port(re.compile(ready), log)
         except BaseException:
             self.end()
             raise
+
+    def launch(
+        self,
+        command: Sequence[str],
+        *,
+        core: int,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        stdout: int | None = None,
+    ) -> None:
+        """Start the program on `core`; what it says goes to `log`."""
+        self._log = log.open("ab")
+        output = self._log if stdout is None else stdout
+        environment = {**os.environ, **(env or {})}
+        self.child = subprocess.Popen(command, stdout=output, stderr=self._log, cwd=ROOT, env=environment)
+        self.pid = self.child.pid
+        pin(self.pid, core)
 
     def _port(self, ready: re.Pattern[str], log: Path) -> int:
         assert self.child.stdout is not None
@@ -104,13 +116,17 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 def wait_for_port(port: int, seconds: float = 10.0) -> None:
     deadline_s = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.02)
+    while not is_listening(port):
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f"nothing listens on port {port}")
+        time.sleep(0.02)

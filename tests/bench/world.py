@@ -52,11 +52,9 @@ class Nginx(Process):
         prefix.mkdir()
         port = free_port()
         (prefix / "nginx.conf").write_text(NGINX_CONF.format(port=port, upstream=upstream))
-        self._log = (prefix / "output.log").open("ab")
         command = [program, "-p", str(prefix), "-c", str(prefix / "nginx.conf"), "-e", str(prefix / "error.log")]
-        self.child = subprocess.Popen(command, stdout=self._log, stderr=self._log)
-        self.pid, self.port = self.child.pid, port
-        processes.pin(self.pid, RELAY_CORE)
+        self.launch(command, core=RELAY_CORE, log=prefix / "output.log")
+        self.port = port
         processes.wait_for_port(port)
 
 
