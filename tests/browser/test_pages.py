@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from playwright.async_api import Browser
+
 from tests.browser.conftest import Backends
 from tests.browser.stage import FAST, SLOW, Stage
 from tests.browser.test_race import PAINTED
@@ -58,6 +60,17 @@ async def test_a_backend_is_added_tested_and_removed_in_the_page(stage: Stage, b
     page.once("dialog", lambda dialog: dialog.accept())
     await row.get_by_role("button", name="Remove").click()
     await row.wait_for(state="detached")
+
+
+async def test_backends_can_be_looked_after_without_script(chromium: Browser, backend: Backends) -> None:
+    slug = backend("browser-scriptless", FAST)
+    context = await chromium.new_context(java_script_enabled=False)
+    page = await context.new_page()
+    await page.goto(f"{backend.app.url}/backends/")
+    row = page.locator(f"#backend-{slug}")
+    await row.get_by_role("button", name="Test").click()
+    await row.locator('.test-summary[data-ok="true"]').wait_for()
+    await context.close()
 
 
 async def test_a_wrong_backend_is_pointed_out_at_its_field(stage: Stage) -> None:
