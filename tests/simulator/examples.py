@@ -11,25 +11,47 @@ TABLE: dict[str, Any] = {
     "slug": "quick",
     "label": "Quick",
     "hardware": "none",
-    "model": "m",
     "family": "m",
+    "machine": {
+        "label": "none",
+        "kind": "latency",
+        "memory_gb": 1000.0,
+        "source": "this test",
+        "date": "2026-11-22",
+    },
+    "model": {
+        "label": "m",
+        "parameters_b": 0.001,
+        "layers": 1,
+        "hidden": 1,
+        "attention_width": 1,
+        "kv_elements": 1,
+        "context_tokens": 131_072,
+        "source": "this test",
+        "date": "2026-11-22",
+    },
     "devices": 1,
-    "tok_s": 2000.0,
-    "api_ms": 5.0,
-    "ttft_base_ms": 1.0,
+    "precision": "fp8",
+    "layer_us": 500.0,
+    "slots": 1000,
     "prefill_tok_s": 10_000.0,
+    "max_sequences": 1000,
+    "api_ms": 5.5,
     "jitter_sigma": 0.0,
     "api_sigma": 0.0,
     "source": "this test",
     "date": "2026-11-22",
+    "calibrated_on": "nothing",
     "status": "A",
     "error": "none",
     "confidence": "H",
 }
 
 
-def profile(**changes: Any) -> Profile:
-    return from_table({**TABLE, **changes}, "example")
+def profile(tok_s: float | None = None, **changes: Any) -> Profile:
+    """Return the quick profile, changed; `tok_s` is the pace of one user."""
+    pace = {} if tok_s is None else {"layer_us": 1e6 / tok_s}
+    return from_table({**TABLE, **pace, **changes}, "example")
 
 
 def thinking(**changes: Any) -> Profile:

@@ -77,6 +77,7 @@ class BandwidthCosts:
     _touched: list[float]  # share of the experts that 0, 1, 2, … tokens choose
     _moe: bool
     _per_token: float
+    _per_prompt_token: float
     _per_context: float
     _per_reach: float
     _per_transfer: float
@@ -104,6 +105,7 @@ class BandwidthCosts:
             _touched=[model.experts_touched(tokens) for tokens in range(most + 1)],
             _moe=model.experts > 0,
             _per_token=2 * model.active_parameters / flops,
+            _per_prompt_token=2 * model.active_parameters / flops / model.prefill_share,
             _per_context=model.kv_elements * serving.kv_bytes / memory,
             _per_reach=ATTENTION_FLOPS * model.attention_width * model.layers / attention,
             _per_transfer=hops * model.layers * model.hidden * 2 / link if devices > 1 else 0.0,
@@ -121,7 +123,7 @@ class BandwidthCosts:
         # A chunk of prompt touches practically all experts; a decode batch those that its tokens choose.
         touched = 1.0 if prefill else self._touched[tokens]
         weights = max(self._dense + self._experts * touched, tokens * self._per_token)
-        arithmetic = prefill * self._per_token
+        arithmetic = prefill * self._per_prompt_token
         if not self._moe:  # a dense step reads its weights once for both: they hide that much arithmetic
             arithmetic = max(0.0, arithmetic - weights)
         return Split(

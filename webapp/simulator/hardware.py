@@ -40,6 +40,7 @@ class Machine:
     reserve_gb: float = 4.0  # per device: activations, graphs, buffers
     kw_all_in: float | None = None  # host, network and cooling included
     usd_per_h: float | None = None
+    names: tuple[str, ...] = ()  # that published tables use
 
     def flops(self, precision: str) -> float:
         """Return what arithmetic in `precision` reaches, FLOP/s; where the machine lacks it, that of bf16."""
@@ -72,6 +73,8 @@ class Model:
     window_share: float = 0.0  # of the layers, that look only at the last window_tokens
     window_tokens: int = 0
     dense_precision: str = ""  # of what is not in experts; "" for that of the experts
+    prefill_share: float = 1.0  # of the machine's arithmetic, in prompts: small experts make small products
+    names: tuple[str, ...] = ()  # that published tables use
 
     @property
     def active_parameters(self) -> float:

@@ -1,15 +1,26 @@
-"""What the simulator knows of a machine: one TOML file per profile, checked on loading.
+"""What the simulator knows: machines, models, and which model is served how on which machine. One TOML file each.
 
-Pure: reads files once at the start, then only values.
+    profiles/machines/h100.toml                 what a data sheet says of one accelerator, and what of it is reached
+    profiles/models/llama-70b.toml              the shape of a model
+    profiles/served/h100x2-llama-70b.toml       both, with engine, calibration, source and error: a profile
+
+A folder of one's own may hold the same three folders, or profiles at its top; its files come on top of the shipped
+ones. A profile may also hold its machine or model itself, as a table in the place of a name. Pure: reads files once at
+the start, then only values.
 """
 
-import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from webapp.simulator.costs import Load, costs_of, kv_capacity
+from webapp.simulator.hardware import PRECISIONS, Machine, Model, Serving, Speculation
+from webapp.simulator.tables import ProfileError, read
+
+__all__ = ["PROFILE_DIR", "Catalogue", "Figure", "Profile", "ProfileError", "from_table", "load", "load_all"]
 
 PROFILE_DIR = Path(__file__).with_name("profiles")
 
@@ -18,132 +29,238 @@ PROFILE_DIR = Path(__file__).with_name("profiles")
 STATUSES = "CFDA"
 CONFIDENCES = "HML"
 REASONING_FIELDS = ("", "reasoning", "reasoning_content")
+TYPICAL_CONTEXT = 1000  # tokens; where a pace or a prefill rate is asked for without a prompt
 
-
-class ProfileError(ValueError):
-    """A profile that cannot be used; `field` is the name of the entry at fault."""
-
-    def __init__(self, where: str, field: str, problem: str) -> None:
-        super().__init__(f"{where}: {field} {problem}")
-        self.field = field
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The figures of one model on one machine, for one user at a time."""
-
-    slug: str
-    label: str
-    hardware: str
-    model: str
-    family: str  # lanes of one family may be compared without a warning
-    tok_s: float  # output tokens per second and user, 1 / TPOT
-    api_ms: float  # HTTP, tokenising, scheduling; for a cloud service the network too
-    ttft_base_ms: float  # launch overhead of the prefill step
-    prefill_tok_s: float  # prompt tokens per second in an idle machine
-    source: str
-    date: str
-    status: str
-    error: str
-    confidence: str
-    devices: int
-    chunk_tokens: int = 1  # tokens in one streamed chunk
-    reasoning_field: str = ""  # name of the delta field; "" for a model that does not reason
-    reasoning_tokens: int = 0  # about; thoughts end with a whole sentence
-    jitter_sigma: float = 0.02  # of the log of a step's time
-    api_sigma: float = 0.1  # of the log of api_ms
-    context_tokens: int = 131_072
-    price_in_usd: float | None = None  # per million prompt tokens
-    price_out_usd: float | None = None  # per million output tokens
-    price_source: str = ""
-    kw_all_in: float | None = None  # the whole replica, host and cooling included
-    kw_source: str = ""
-
-    @property
-    def reasons(self) -> bool:
-        return bool(self.reasoning_field)
-
-
-# field: (lowest, highest). The bounds catch a wrong unit, not a surprising machine.
-_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "tok_s": (0.1, 20_000),
-        "api_ms": (0, 60_000),
-        "ttft_base_ms": (0, 60_000),
-        "prefill_tok_s": (1, 1e8),
-        "devices": (1, 100_000),
-        "chunk_tokens": (1, 256),
-        "reasoning_tokens": (0, 10_000),
-        "jitter_sigma": (0, 1),
-        "api_sigma": (0, 1),
-        "context_tokens": (256, 10_000_000),
-        "price_in_usd": (0, 10_000),
-        "price_out_usd": (0, 10_000),
-        "kw_all_in": (0.001, 1e6),
-    }
-)
 _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "status": tuple(STATUSES),
         "confidence": tuple(CONFIDENCES),
         "reasoning_field": REASONING_FIELDS,
+        "precision": PRECISIONS,
+        "arithmetic": ("", *PRECISIONS),
+        "dense_precision": ("", *PRECISIONS),
     }
 )
-_MAY_BE_EMPTY = frozenset({"reasoning_field", "price_source", "kw_source"})
+_SERVING = frozenset(Serving.__dataclass_fields__)
 
 
-def load(path: Path) -> Profile:
-    """Read one profile. Its slug is the file's name.
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A published pace of one user, by the maker or by somebody independent."""
 
-    Raises ProfileError with the field at fault.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise ProfileError(path.name, "file", f"is not TOML: {problem}") from None
-    return from_table({"slug": path.stem, **table}, path.name)
+    by: str
+    tok_s: float
+    source: str
+    date: str
+    users: int = 1  # at once
 
 
-def load_all(folder: Path = PROFILE_DIR) -> dict[str, Profile]:
-    """Read every profile of a folder, keyed by slug, the fastest first."""
-    found = sorted((load(path) for path in folder.glob("*.toml")), key=lambda profile: -profile.tok_s)
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One model served on one kind of machine, and how well that is known."""
+
+    slug: str
+    label: str
+    hardware: str  # in words, engine included
+    family: str  # lanes of one family may be compared without a warning
+    serving: Serving
+    api_ms: float  # HTTP, tokenising, scheduling; for a cloud service the network too
+    source: str
+    date: str
+    calibrated_on: str
+    error: str
+    status: str
+    confidence: str
+    api_sigma: float = 0.1  # of the log of api_ms
+    chunk_tokens: int = 1  # tokens in one streamed chunk
+    reasoning_field: str = ""  # name of the delta field; "" for a model that does not reason
+    reasoning_tokens: int = 0  # about; thoughts end with a whole sentence
+    price_in_usd: float | None = None  # per million prompt tokens
+    price_out_usd: float | None = None  # per million output tokens
+    price_source: str = ""
+    figures: tuple[Figure, ...] = ()
+
+    @property
+    def reasons(self) -> bool:
+        return bool(self.reasoning_field)
+
+    @property
+    def model(self) -> str:
+        return self.serving.model.label
+
+    @property
+    def devices(self) -> int:
+        return self.serving.devices
+
+    @property
+    def jitter_sigma(self) -> float:
+        return self.serving.jitter_sigma
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest prompt and answer together: what the model takes, or what the KV cache holds."""
+        return min(self.serving.model.context_tokens, max(256, int(kv_capacity(self.serving))))
+
+    @property
+    def kw_all_in(self) -> float | None:
+        """Power of the whole replica, host and cooling included; None where it is not known."""
+        each = self.serving.machine.kw_all_in
+        return None if each is None else each * self.serving.devices
+
+    @property
+    def tok_s(self) -> float:
+        """Output tokens per second of one user alone, 1 / TPOT, over a short context."""
+        speculation = self.serving.speculation
+        tokens = speculation.mean_tokens() if speculation else 1.0
+        return tokens * 1e9 / sum(costs_of(self.serving).split(Load(1, TYPICAL_CONTEXT, 0, 0.0)))
+
+    @property
+    def prefill_tok_s(self) -> float:
+        """Prompt tokens per second in an idle machine, for each further token of a prompt of usual length."""
+        costs, more = costs_of(self.serving), 2 * TYPICAL_CONTEXT
+        reaches = (self.serving.model.reach(0, tokens) for tokens in (more, 2 * more))
+        short, long = (
+            sum(costs.split(Load(0, 0.0, tokens, reach)))
+            for tokens, reach in zip((more, 2 * more), reaches, strict=True)
+        )
+        return more * 1e9 / (long - short)
+
+    @property
+    def ttft_base_ms(self) -> float:
+        """What a step costs before the first token of its prompt."""
+        return costs_of(self.serving).split(Load(0, 0.0, 1, 1.0)).overhead_ns / 1e6
+
+    def paced_by(self, figure: Figure) -> "Profile":
+        """Return this profile with its time per layer set so that one user alone sees `figure`."""
+        surplus_us = (1e6 / figure.tok_s - 1e6 / self.tok_s) / self.serving.model.layers
+        speculation = self.serving.speculation
+        surplus_us *= speculation.mean_tokens() if speculation else 1.0
+        return replace(self, serving=replace(self.serving, layer_us=max(0.0, self.serving.layer_us + surplus_us)))
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The machines and models that profiles may name."""
+
+    machines: Mapping[str, Machine]
+    models: Mapping[str, Model]
+
+    @classmethod
+    def load(cls, *folders: Path) -> "Catalogue":
+        """Read `machines` and `models` of each folder; later ones win. Raises ProfileError."""
+        machines: dict[str, Machine] = {}
+        models: dict[str, Model] = {}
+        for folder in folders:
+            for path in sorted(folder.glob("machines/*.toml")):
+                machines[path.stem] = _machine({"slug": path.stem, **_decoded(path)}, path.name)
+            for path in sorted(folder.glob("models/*.toml")):
+                models[path.stem] = _model({"slug": path.stem, **_decoded(path)}, path.name)
+        return cls(MappingProxyType(machines), MappingProxyType(models))
+
+
+def load(path: Path, catalogue: Catalogue | None = None) -> Profile:
+    """Read one profile. Its slug is the file's name. Raises ProfileError with the field at fault."""
+    return from_table({"slug": path.stem, **_decoded(path)}, path.name, catalogue)
+
+
+def load_all(folder: Path | None = None) -> dict[str, Profile]:
+    """Read every profile, the shipped ones and those of `folder`, keyed by slug, the fastest first."""
+    folders = [PROFILE_DIR, *([folder] if folder else [])]
+    catalogue = Catalogue.load(*folders)
+    paths = {path.stem: path for each in folders for path in [*each.glob("*.toml"), *each.glob("served/*.toml")]}
+    found = sorted((load(path, catalogue) for path in paths.values()), key=lambda profile: -profile.tok_s)
     return {profile.slug: profile for profile in found}
 
 
-def from_table(table: Mapping[str, Any], where: str) -> Profile:
+def from_table(table: Mapping[str, Any], where: str, catalogue: Catalogue | None = None) -> Profile:
     """Check a decoded table and make it a Profile; `where` begins the error's message."""
-    known = {field.name: field for field in fields(Profile)}
-    for name in table:
-        if name not in known:
-            raise ProfileError(where, name, "is not a field of a profile")
-    for name, field in known.items():
-        if name in table:
-            _check(where, name, str(field.type), table[name])
-        elif field.default is MISSING:
-            raise ProfileError(where, name, "is missing")
+    catalogue = catalogue or Catalogue.load(PROFILE_DIR)
+    serving = {name: value for name, value in table.items() if name in _SERVING}
+    rest = {name: value for name, value in table.items() if name not in _SERVING}
+    if "serving" in rest:
+        raise ProfileError(where, "serving", "is not a field of a profile")
+    made = _serving(serving, where, catalogue)
+    figures = tuple(
+        read(Figure, _table(where, "figures", entry), f"{where} figures", {"by": ("vendor", "measured")})
+        for entry in _list(where, "figures", rest.pop("figures", []))
+    )
+    profile = read(Profile, {**rest, "serving": made, "figures": figures}, where, _CHOICES)
     _check_together(where, table)
-    return Profile(**table)
+    return profile
 
 
-def _check(where: str, name: str, kind: str, value: Any) -> None:
-    if "str" in kind:
-        _check_text(where, name, value)
-    elif isinstance(value, bool) or not isinstance(value, int if "int" in kind else int | float):
-        raise ProfileError(where, name, f"must be {'a whole number' if 'int' in kind else 'a number'}")
-    else:
-        low, high = _RANGES[name]
-        if not (math.isfinite(value) and low <= value <= high):
-            raise ProfileError(where, name, f"must lie between {low:g} and {high:g}, not {value}")
+def _serving(table: Mapping[str, Any], where: str, catalogue: Catalogue) -> Serving:
+    values = dict(table)
+    for name, known, make in (("machine", catalogue.machines, _machine), ("model", catalogue.models, _model)):
+        if isinstance(values.get(name), dict):
+            values[name] = make({"slug": "own", **values[name]}, f"{where} {name}")
+        elif name in values and (not isinstance(values[name], str) or values[name] not in known):
+            raise ProfileError(where, name, f"must be a table or one of {', '.join(sorted(known))}")
+        elif name in values:
+            values[name] = known[values[name]]
+    if "speculation" in values:
+        values["speculation"] = read(
+            Speculation, _table(where, "speculation", values["speculation"]), f"{where} speculation", {}
+        )
+    serving = read(Serving, values, where, _CHOICES)
+    _check_serving(where, serving)
+    return serving
 
 
-def _check_text(where: str, name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise ProfileError(where, name, "must be a text")
-    choices = _CHOICES.get(name)
-    if choices and value not in choices:
-        raise ProfileError(where, name, f"must be one of {', '.join(map(repr, choices))}")
-    if not value.strip() and name not in _MAY_BE_EMPTY:
-        raise ProfileError(where, name, "must not be empty")
+def _check_serving(where: str, serving: Serving) -> None:
+    if serving.machine.kind == "latency" and not serving.prefill_tok_s:
+        raise ProfileError(where, "prefill_tok_s", "is missing: a latency machine needs its rate")
+    if serving.machine.kind == "latency" and not serving.layer_us:
+        raise ProfileError(where, "layer_us", "must be above 0 on a latency machine")
+    if serving.machine.kind == "bandwidth" and serving.devices > 1 and not serving.machine.link_gb_s:
+        raise ProfileError(where, "link_gb_s", "of the machine must be above 0 for more than one device")
+    if kv_capacity(serving) < 256:
+        raise ProfileError(where, "devices", "are too few: weights and a KV cache of 256 tokens do not fit")
+    drafts = serving.speculation.draft_tokens if serving.speculation else 0
+    if serving.batch_tokens < serving.max_sequences * (drafts + 1) + 1:
+        raise ProfileError(where, "batch_tokens", "must leave room for a prompt beside max_sequences tokens")
+
+
+def _machine(table: Mapping[str, Any], where: str) -> Machine:
+    machine = read(Machine, table, where, {"kind": ("bandwidth", "latency")})
+    if machine.kind == "bandwidth":
+        for name in ("bandwidth_tb_s", "bf16_tflops"):
+            if not getattr(machine, name):
+                raise ProfileError(where, name, "must be above 0 on a bandwidth machine")
+    return machine
+
+
+def _model(table: Mapping[str, Any], where: str) -> Model:
+    model = read(Model, table, where, _CHOICES)
+    if model.experts_per_token > model.experts:
+        raise ProfileError(where, "experts_per_token", "must not exceed experts")
+    if bool(model.experts) != bool(model.expert_b) or bool(model.experts) != bool(model.experts_per_token):
+        raise ProfileError(where, "experts", "experts_per_token and expert_b must be given together")
+    for name in ("active_b", "expert_b"):
+        if getattr(model, name) > model.parameters_b:
+            raise ProfileError(where, name, "must not exceed parameters_b")
+    if bool(model.window_share) != bool(model.window_tokens):
+        raise ProfileError(where, "window_tokens", "and window_share must be given together")
+    return model
+
+
+def _decoded(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ProfileError(path.name, "file", f"is not TOML: {problem}") from None
+
+
+def _table(where: str, name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ProfileError(where, name, "must be a table")
+    return value
+
+
+def _list(where: str, name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ProfileError(where, name, "must be a list of tables")
+    return value
 
 
 def _check_together(where: str, table: Mapping[str, Any]) -> None:
@@ -153,5 +270,3 @@ def _check_together(where: str, table: Mapping[str, Any]) -> None:
         raise ProfileError(where, "price_out_usd", "and price_in_usd must be given together")
     if table.get("price_in_usd") is not None and not table.get("price_source"):
         raise ProfileError(where, "price_source", "is missing: a price needs its source")
-    if table.get("kw_all_in") is not None and not table.get("kw_source"):
-        raise ProfileError(where, "kw_source", "is missing: a power needs its source")
