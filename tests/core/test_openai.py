@@ -323,10 +323,10 @@ def test_half_a_pair_in_a_chunk_does_not_break_the_assembly():
 def test_content_in_typed_parts_is_text_and_thinking() -> None:
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm. "}]}
     delta = {"content": [thinking, {"type": "text", "text": "Yes"}, {"type": "reference", "reference_ids": [1]}]}
-    chunk = parse(SSEEvent("", orjson.dumps({"choices": [{"index": 0, "delta": delta}]})))
-    assert (chunk.reasoning, chunk.content) == ("Hm. ", "Yes")
+    found = openai.parse(SSEEvent("", orjson.dumps({"choices": [{"index": 0, "delta": delta}]})))
+    assert (found.reasoning, found.content) == ("Hm. ", "Yes")
 
 
 def test_a_refusal_is_the_answer_that_was_given() -> None:
-    chunk = parse(SSEEvent("", b'{"choices": [{"index": 0, "delta": {"content": null, "refusal": "No."}}]}'))
-    assert chunk.content == "No."
+    found = openai.parse(SSEEvent("", b'{"choices": [{"index": 0, "delta": {"content": null, "refusal": "No."}}]}'))
+    assert found.content == "No."

@@ -19,7 +19,7 @@ from django.template.loader import render_to_string
 
 from webapp.clock import now_ns
 from webapp.core.spec import BackendSpec
-from webapp.services.arenas import PARTS, Arena, Slot
+from webapp.services.arena import PARTS, Arena, Slot
 from webapp.services.lanes import Lane, Reader
 from webapp.views import contexts
 from webapp.views.readouts import readout
@@ -114,7 +114,9 @@ class Follower:
         await self._send_ends()
         await self._send_readouts()
         run = self.arena.run
-        if run is not None and run.done and self._done_run != run.id and self._all_ended():
+        if run is None or self.arena.running or self._done_run == run.id or self.behind():
+            return
+        if self._all_ended():
             self._done_run = run.id
             await self._send_json({"type": "done", "run": run.id})
 
@@ -151,6 +153,9 @@ class Follower:
                     "rerun": len(new) < len(self.arena.slots),
                     "order": run.ask.order,
                     "scenario": scenario.slug if scenario else "",
+                    # What the race strip marks: when each step's text has been spoken, and the limit it is judged by.
+                    "due_us": [round(step.due_s * 1e6) for step in run.ask.steps],
+                    "budget_us": round(scenario.budget_ms * 1000) if scenario else 0,
                 }
             )
 
