@@ -89,6 +89,8 @@ def test_seeding_makes_one_backend_for_each_profile_and_the_second_time_none() -
     assert {row.badge for row in rows} == {"SIMULATED"}
     assert all(row.source and row.base_url == "" for row in rows)
     assert tuple(row.slug for row in rows[:4]) == backends.FIRST_LANES
+    for row in rows:
+        row.full_clean()
 
 
 def test_seeding_refreshes_what_it_made_and_leaves_yours_alone() -> None:

@@ -134,10 +134,11 @@ def _seed_one(profile: Profile, place: int) -> int:
         "price_out_usd_per_mtok": profile.price_out_usd,
         "position": first,
     }
-    taken = Backend.objects.filter(slug=profile.slug).exclude(badge="SIMULATED", base_url="").exists()
+    slug = slugify(profile.slug.replace(".", "-"))  # a model's name may hold a dot; addresses and selectors may not
+    taken = Backend.objects.filter(slug=slug).exclude(badge="SIMULATED", base_url="").exists()
     if taken:
         return 0
-    _, created = Backend.objects.update_or_create(slug=profile.slug, badge="SIMULATED", base_url="", defaults=values)
+    _, created = Backend.objects.update_or_create(slug=slug, badge="SIMULATED", base_url="", defaults=values)
     return int(created)
 
 
