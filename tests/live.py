@@ -56,7 +56,9 @@ class Process:
         """Return the line that says where it listens; fail with the log where it says nothing."""
         assert self.popen.stdout is not None
         line = self.popen.stdout.readline()
-        assert line, f"{self.popen.args} ended with {self.popen.wait(5)}:\n{self.log}"
+        if not line:
+            self.end()
+            raise AssertionError(f"{self.popen.args} ended with {self.popen.returncode}:\n{self.log}")
         return line
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = STOP_S) -> int:

@@ -15,7 +15,8 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from webapp import queries
 from webapp.core.spec import BackendSpec
 from webapp.forms import AskForm
-from webapp.services.arenas import MAX_LANES, Arena, Refused, arenas
+from webapp.services.arena import MAX_LANES, Arena, Refused
+from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
 from webapp.services.opening import open_arena
 from webapp.services.scenarios import scenarios

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -16,6 +17,8 @@ from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
 from webapp.services.upstreams import upstreams
 from webapp.services.writer import writer
+
+log = logging.getLogger(__name__)
 
 # How long a thread may hold the interpreter while the event loop waits for it. Python's own 5 ms would show in the
 # arrival times of a fast lane while a row is being written.
@@ -65,7 +68,8 @@ async def _finish() -> None:
         if arena.run is not None:
             await arena.run.wait()
     await upstreams.close()
-    await writer.flushed(FLUSH_S)
+    if not await writer.flushed(FLUSH_S):
+        log.error("%d rows could not be saved before the end: the database did not take them.", writer.backlog + 1)
 
 
 def _is_gone(owner: str) -> bool:

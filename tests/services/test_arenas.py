@@ -6,7 +6,8 @@ import pytest
 
 from webapp.core.scenario import Scenario, Step
 from webapp.core.spec import BackendSpec
-from webapp.services.arenas import KEPT_KEYS, MAX_LANES, Arena, Arenas, Refused, Slot
+from webapp.services.arena import KEPT_KEYS, MAX_LANES, Arena, Refused, Slot
+from webapp.services.arenas import Arenas
 from webapp.services.runs import Ask
 
 

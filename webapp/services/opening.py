@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from webapp import queries
 from webapp.core.scenario import Scenario
 from webapp.core.spec import BackendSpec
-from webapp.services.arenas import MAX_LANES, Arena, arenas
+from webapp.services.arena import MAX_LANES, Arena
+from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
 from webapp.services.runs import Ask
 from webapp.services.scenarios import scenarios
 
 FIRST_LANES = 4
+ID_CHARS = 40
 
 
 async def open_arena(slugs: Sequence[str] = (), arena_id: str = "", scenario: str = "") -> Arena:
@@ -21,9 +23,11 @@ async def open_arena(slugs: Sequence[str] = (), arena_id: str = "", scenario: st
     `arena_id` is kept where a returning page brings its own, so that its address stays valid.
     """
     chosen = await in_thread(_lanes, list(slugs))
+    if arena_id and (arena := arenas.find(arena_id[:ID_CHARS])) is not None:
+        return arena  # another tab of the same page was first
     found = scenarios()
     first = found.get(scenario) or next(iter(found.values()), None)
-    return arenas.open(chosen, first_ask(first), arena_id[:40])
+    return arenas.open(chosen, first_ask(first), arena_id[:ID_CHARS])
 
 
 def first_ask(scenario: Scenario | None) -> Ask:

@@ -158,9 +158,11 @@ class Run:
                 self._note_lag()
         finally:
             self.stop(Outcome.INTERRUPTED)
-            self.verdict = self._judge()
-            store.finish(self)
-            self.notify(True)
+            try:
+                self.verdict = self._judge()
+            finally:
+                store.finish(self)
+                self.notify(True)
 
     async def _warm(self) -> None:
         """Open one connection for each lane beforehand, so that no lane's figures hold a handshake."""

@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from webapp.clock import now_ns
 from webapp.core.spec import BackendSpec
 from webapp.core.verdict import Verdict, duration
-from webapp.services.arenas import MAX_LANES, Arena, Slot
+from webapp.services.arena import MAX_LANES, Arena, Slot
 from webapp.services.lanes import Lane
 from webapp.services.markdown import to_html
 from webapp.services.runs import Ask
