@@ -298,6 +298,11 @@ def test_many_pages_at_once_are_all_served(live_app: LiveApp) -> None:
     assert asyncio.run(all_of_them()) == [200] * 30
 
 
+def test_a_model_with_nul_in_its_name_is_not_there(rows: None) -> None:
+    body = {"model": "a\0b", "messages": [{"role": "user", "content": "x"}]}
+    assert Client().post("/v1/chat/completions", body, content_type="application/json").status_code == 404
+
+
 def test_an_answer_is_kept_as_a_recording_by_the_operator_only(rows: None, settings: Any, tmp_path: Path) -> None:
     settings.VAR_DIR = tmp_path
     _, kept = kept_run("ok")

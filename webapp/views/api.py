@@ -125,7 +125,7 @@ def _check_messages(messages: Any) -> None:
 
 
 async def _backend(slug: str) -> Backend:
-    found = await in_thread(queries.backend, slug)
+    found = None if "\0" in slug else await in_thread(queries.backend, slug)  # PostgreSQL cannot even look for NUL
     if found is None:
         text = f"There is no backend {slug[:80]!r}; GET /v1/models lists them."
         raise BadRequest(text, "model", status=404, code="model_not_found")
