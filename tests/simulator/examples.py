@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from webapp.simulator.profile import Profile, from_table
-from webapp.simulator.request import ChatRequest, parse_chat
+from webapp.simulator.request import Asked, parse_chat
 
 TABLE: dict[str, Any] = {
     "slug": "quick",
@@ -48,10 +48,14 @@ TABLE: dict[str, Any] = {
 }
 
 
-def profile(tok_s: float | None = None, **changes: Any) -> Profile:
-    """Return the quick profile, changed; `tok_s` is the pace of one user."""
+def profile(tok_s: float | None = None, kv_tokens: int | None = None, **changes: Any) -> Profile:
+    """Return the quick profile, changed; `tok_s` is the pace of one user, `kv_tokens` what the KV cache holds."""
     pace = {} if tok_s is None else {"layer_us": 1e6 / tok_s}
-    return from_table({**TABLE, **pace, **changes}, "example")
+    table = {**TABLE, **pace, **changes}
+    if kv_tokens is not None:  # 10 GB, of which 9 are used and 4 reserved; two bytes an element
+        table["machine"] = {**table["machine"], "memory_gb": 10.0}
+        table["model"] = {**table["model"], "kv_elements": 5_000_000_000 // 2 // kv_tokens}
+    return from_table(table, "example")
 
 
 def thinking(**changes: Any) -> Profile:
@@ -76,7 +80,7 @@ def body(prompt: str = "hello", **fields: Any) -> dict[str, Any]:
     return {"model": "quick", "messages": [{"role": "user", "content": prompt}], **fields}
 
 
-def asked(prompt: str = "hello", **fields: Any) -> ChatRequest:
+def asked(prompt: str = "hello", **fields: Any) -> Asked:
     return parse_chat(orjson.dumps(body(prompt, **fields)), PROFILES)
 
 

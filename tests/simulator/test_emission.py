@@ -1,14 +1,21 @@
-from itertools import islice
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 from tests.simulator.examples import asked, events, sims, text_of
 from webapp.simulator.answers import load_book
-from webapp.simulator.emission import BURST, PATIENCE_NS, RETRY_NS, Answering, Collection, Emission
-from webapp.simulator.machine import plan
-from webapp.simulator.reply import Reply, chunks
-from webapp.simulator.request import ChatRequest
+from webapp.simulator.costs import Split
+from webapp.simulator.emission import BURST, PATIENCE_NS, RETRY_NS, Answering, Collection, Fire, Stream
+from webapp.simulator.engine import RequestTimes
+from webapp.simulator.reply import Reply
+from webapp.simulator.request import Asked, BadRequest
 
 BOOK = load_book()
 ARRIVED_NS = 10_000_000_000
+API_NS = 5_000_000
+STEP_NS = 500_000
+TIMES = RequestTimes(queue_ns=0, prefill_ns=1_000_000, decode_ns=0, split=Split(1, 2, 3, 4, 5, 6))
 
 
 class Reader:
@@ -26,110 +33,213 @@ class Reader:
         self.was_reset = True
 
 
-def answering(request: ChatRequest) -> Answering:
-    timetable = plan(request.profile, request.prompt_tokens, seed=1)
-    reply = Reply(request, BOOK)
-    tokens = islice(reply, request.fault.after_tokens)
-    return Answering(
-        request, timetable, reply, chunks(tokens, timetable, request.profile.chunk_tokens), ARRIVED_NS, "id", 0
-    )
+class Later:
+    """Remembers the one appointment that was made."""
+
+    def __init__(self) -> None:
+        self.at_ns: int | None = None
+        self.fire: Fire | None = None
+
+    def __call__(self, at_ns: int, fire: Fire) -> None:
+        self.at_ns, self.fire = at_ns, fire
+
+    def pass_to(self, now_ns: int) -> int | None:
+        assert self.fire is not None
+        return self.fire(now_ns)
 
 
-def emission(**fields: object) -> tuple[Emission, Reader]:
-    reader = Reader()
-    return Emission(answering(asked("Write a haiku", stream=True, **fields)), reader), reader
+class Play:
+    """A stream, its reader, and an engine that gives it a token each step."""
+
+    def __init__(self, prompt: str = "Write a haiku", **fields: Any) -> None:
+        self.answering = answering(asked(prompt, stream=True, **fields))
+        self.reader = Reader()
+        self.later = Later()
+        self.ended = 0
+        self.stream = Stream(self.answering, self.reader, self.later, self.end)
+        self.due_ns = ARRIVED_NS + API_NS + 1_000_000
+        self.left = self.answering.tokens
+
+    def end(self) -> None:
+        self.ended += 1
+
+    def step(self, tokens: int = 1) -> bool:
+        over = self.stream.feed(tokens, self.due_ns)
+        self.due_ns += STEP_NS
+        self.left -= tokens
+        if over or self.left <= 0:
+            self.stream.finish(TIMES)
+        return over or self.left <= 0
+
+    def run(self) -> list[int]:
+        """Flush after each step at its time; return the times."""
+        times, over = [], False
+        while not over:
+            times.append(self.due_ns)
+            over = self.step()
+            self.stream.flush(times[-1])
+        return times
+
+    @property
+    def events(self) -> list[Any]:
+        return events(b"".join(self.reader.writes))
 
 
-def run(stream: Emission) -> list[int]:
-    """Fire the stream whenever it asks; return the times."""
-    times = []
-    at_ns: int | None = stream.first_ns
-    while at_ns is not None:
-        times.append(at_ns)
-        at_ns = stream.fire(at_ns)
-    return times
+def answering(request: Asked) -> Answering:
+    return Answering(request, Reply(request, BOOK), ARRIVED_NS, API_NS, "id", 0)
+
+
+def collected(done: Callable[[], None] = lambda: None, **fields: Any) -> Collection:
+    return Collection(answering(asked("Write a haiku", **fields)), done)
 
 
 def test_each_chunk_leaves_in_its_own_write_when_nothing_is_late() -> None:
-    stream, reader = emission(max_tokens=10)
-    times = run(stream)
-    assert times == [stream.first_ns + 500_000 * step for step in range(10)]
-    assert len(reader.writes) == 10
-    truths = sims(events(b"".join(reader.writes)))
+    play = Play(max_tokens=10)
+    times = play.run()
+    assert len(play.reader.writes) == len(times) == 10
+    truths = sims(play.events)
     assert [truth["sent_ns"] for truth in truths] == times
     assert [ARRIVED_NS + truth["due_us"] * 1000 for truth in truths] == times
 
 
 def test_what_is_late_leaves_together_and_says_so() -> None:
-    stream, reader = emission(max_tokens=10)
-    now_ns = stream.first_ns + 4 * 500_000 + 1
-    assert stream.fire(now_ns) == stream.first_ns + 5 * 500_000
-    assert len(reader.writes) == 1
-    truths = sims(events(reader.writes[0]))
+    play = Play(max_tokens=10)
+    first_ns = play.due_ns
+    for _ in range(5):
+        play.step()
+    play.stream.flush(first_ns + 10 * STEP_NS)
+    assert len(play.reader.writes) == 1
+    truths = sims(play.events)
     assert len(truths) == 5
-    assert {truth["sent_ns"] for truth in truths} == {now_ns}
-    assert truths[0]["due_us"] * 1000 + ARRIVED_NS == stream.first_ns
+    assert {truth["sent_ns"] for truth in truths} == {first_ns + 10 * STEP_NS}
+    assert truths[0]["due_us"] * 1000 + ARRIVED_NS == first_ns
 
 
 def test_the_first_event_is_the_role_alone_and_the_last_is_done() -> None:
-    stream, reader = emission(max_tokens=3)
-    run(stream)
-    found = events(b"".join(reader.writes))
+    play = Play(max_tokens=3)
+    play.run()
+    found = play.events
     assert found[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert found[0]["sim"] == {"arrived_ns": ARRIVED_NS}
     assert found[-2]["choices"][0]["finish_reason"] == "length"
     assert found[-1] == "[DONE]"
+    assert play.ended == 1
 
 
-def test_a_stream_that_is_far_behind_lets_the_others_in_between() -> None:
-    stream, reader = emission(max_tokens=1000, ignore_eos=True)
-    now_ns = stream.first_ns + 10**12
-    again_ns = stream.fire(now_ns)
-    assert again_ns is not None
-    assert again_ns <= now_ns
-    assert len(events(reader.writes[0])) == BURST
+def test_tokens_of_one_step_are_one_chunk_that_says_how_many() -> None:
+    play = Play(max_tokens=7)
+    while not play.step(tokens=3):
+        pass
+    play.stream.flush(play.due_ns)
+    assert [truth.get("tokens", 1) for truth in sims(play.events)] == [3, 3, 1]
+
+
+def test_time_info_comes_with_the_counts_or_else_with_the_finish_reason() -> None:
+    asked_for, unasked = Play(stream_options={"include_usage": True}), Play()
+    asked_for.run()
+    unasked.run()
+    assert asked_for.events[-2]["time_info"] == unasked.events[-2]["time_info"]
+    assert "time_info" not in asked_for.events[-3]
+    assert unasked.events[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_the_parts_of_time_info_are_those_of_the_engine_and_its_times_add_up() -> None:
+    play = Play()
+    play.run()
+    info = play.events[-2]["time_info"]
+    assert info["parts"] == {
+        "overhead": 1e-9,
+        "weights": 2e-9,
+        "kv": 3e-9,
+        "prefill": 4e-9,
+        "communication": 5e-9,
+        "sequences": 6e-9,
+    }
+    total = sum(info[f"{name}_time"] for name in ("api", "queue", "prompt", "completion"))
+    assert total == pytest.approx(info["total_time"])
+    assert info["api_time"] == API_NS / 1e9
 
 
 def test_a_client_that_does_not_read_is_left_alone_and_then_gets_everything() -> None:
-    stream, reader = emission()
-    reader.full = True
-    now_ns = stream.first_ns
+    play = Play()
+    play.reader.full = True
+    times = play.run()
+    assert play.later.at_ns == times[0] + RETRY_NS
+    now_ns = times[0]
     for _ in range(100):
-        assert stream.fire(now_ns) == now_ns + RETRY_NS
         now_ns += RETRY_NS
-    assert not reader.writes
-    reader.full = False
-    assert stream.fire(now_ns) is None
-    assert text_of(events(b"".join(reader.writes))) == BOOK.find("Write a haiku").text
+        assert play.later.pass_to(now_ns) == now_ns + RETRY_NS
+    assert not play.reader.writes
+    play.reader.full = False
+    assert play.later.pass_to(now_ns) is None
+    assert text_of(play.events) == BOOK.find("Write a haiku").text
+    assert [ARRIVED_NS + truth["due_us"] * 1000 for truth in sims(play.events)] == times
+    assert play.ended == 1
+
+
+def test_a_debt_is_paid_in_slices_so_that_others_come_in_between() -> None:
+    play = Play(max_tokens=1000, ignore_eos=True)
+    play.reader.full = True
+    times = play.run()
+    play.reader.full = False
+    assert play.later.pass_to(times[-1]) == times[-1]
+    assert len(sims(play.events)) == BURST + 1  # the first step was not a debt yet
+    while play.later.pass_to(times[-1]) is not None:
+        pass
+    assert len(sims(play.events)) == 1000
+    assert play.events[-1] == "[DONE]"
 
 
 def test_patience_with_a_client_that_does_not_read_has_an_end() -> None:
-    stream, reader = emission()
-    reader.full = True
-    assert stream.fire(stream.first_ns) is not None
-    assert stream.fire(stream.first_ns + PATIENCE_NS) is None
-    assert reader.was_reset
+    play = Play()
+    play.reader.full = True
+    play.step()
+    play.stream.flush(play.due_ns)
+    assert play.later.pass_to(play.due_ns + PATIENCE_NS) is None
+    assert play.reader.was_reset
+    assert play.ended == 1
+
+
+def test_a_client_that_has_left_is_sent_nothing_more() -> None:
+    play = Play()
+    play.step()
+    play.stream.close()
+    play.stream.flush(play.due_ns)
+    assert not play.reader.writes
 
 
 def test_an_answer_of_no_tokens_is_still_a_message() -> None:
-    stream, reader = emission(stop="The cursor", stream_options={"include_usage": True})
-    assert run(stream) == [ARRIVED_NS + plan(asked("Write a haiku").profile, 4, 1).first_ns]
-    role, finish, usage, done = events(b"".join(reader.writes))
+    play = Play(stop="The cursor", stream_options={"include_usage": True})
+    assert len(play.run()) == 1
+    role, finish, usage, done = play.events
     assert role["choices"][0]["delta"]["role"] == "assistant"
     assert finish["choices"][0]["finish_reason"] == "stop"
     assert usage["usage"]["completion_tokens"] == 0
     assert done == "[DONE]"
 
 
+def test_an_engine_that_fails_says_so_in_the_stream() -> None:
+    play = Play()
+    play.stream.fail("There is no room.")
+    assert play.events[0]["error"]["message"] == "There is no room."
+    assert play.ended == 1
+
+
 def test_a_whole_answer_is_ready_when_its_last_chunk_is_due() -> None:
-    collection = Collection(answering(asked("Write a haiku", max_tokens=10)))
-    last_ns = ARRIVED_NS + plan(asked("Write a haiku").profile, 4, 1).first_ns + 9 * 500_000
-    assert collection.fire(ARRIVED_NS) == last_ns
-    assert collection.fire(last_ns - 1) == last_ns
-    assert collection.fire(last_ns) is None
+    ends: list[None] = []
+    collection = collected(lambda: ends.append(None), max_tokens=2)
+    assert not collection.feed(1, ARRIVED_NS + 1)
+    collection.flush(ARRIVED_NS + 1)
+    assert not ends
+    assert collection.feed(1, ARRIVED_NS + 2)
+    collection.finish(TIMES)
+    collection.flush(ARRIVED_NS + 2)
+    assert len(ends) == 1
+    assert b'"completion_tokens":2' in collection.body()
 
 
-def test_a_long_whole_answer_is_collected_in_slices() -> None:
-    collection = Collection(answering(asked("x", max_tokens=2000, ignore_eos=True)))
-    assert collection.fire(ARRIVED_NS) == ARRIVED_NS
-    assert b"prompt_tokens" in collection.body()
+def test_a_whole_answer_of_an_engine_that_failed_is_an_error() -> None:
+    collection = collected()
+    collection.fail("There is no room.")
+    with pytest.raises(BadRequest, match="no room"):
+        collection.body()

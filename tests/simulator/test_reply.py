@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from tests.simulator.examples import PROFILES, asked
 from webapp.simulator.answers import load_book
-from webapp.simulator.machine import plan
-from webapp.simulator.reply import Reply, chunks, until_stop
+from webapp.simulator.reply import Chunk, Gatherer, Reply, until_stop
 from webapp.simulator.text import split_tokens
 
 BOOK = load_book()
@@ -16,6 +15,16 @@ PROMPT = "What is wafer-scale?"
 
 def content(reply: Reply) -> str:
     return "".join(text for kind, text in reply if kind == "content")
+
+
+def gathered(reply: Reply, chunk_tokens: int, steps: list[int], limit: int | None = None) -> list[Chunk]:
+    """Let an engine give so many tokens in each step, and one in each step after those."""
+    gatherer = Gatherer(reply, chunk_tokens, limit)
+    chunks, step = [], 0
+    while not gatherer.over:
+        chunks += gatherer.take(steps[step] if step < len(steps) else 1, step)
+        step += 1
+    return chunks
 
 
 def test_an_answer_that_fits_is_whole_and_stops() -> None:
@@ -57,6 +66,16 @@ def test_a_limit_may_end_within_the_thinking() -> None:
     assert reply.finish_reason == "length"
 
 
+@pytest.mark.parametrize("model", ["quick", "thinking"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"max_tokens": 9}, {"max_tokens": 900, "ignore_eos": True}], ids=["whole", "cut", "forced"]
+)
+def test_the_engine_is_asked_for_as_many_tokens_as_there_will_be(model: str, fields: dict[str, int]) -> None:
+    reply = Reply(asked(PROMPT, model=model, **fields), BOOK)
+    most = reply.most_tokens()
+    assert sum(1 for _ in reply) == most
+
+
 @given(
     st.text(alphabet="ab ,\n", max_size=60),
     st.lists(st.text(alphabet="ab ,\n", min_size=1, max_size=4), min_size=1, max_size=3),
@@ -80,18 +99,31 @@ def test_stop_works_on_an_answer_without_end() -> None:
 
 
 @pytest.mark.parametrize("slug", ["quick", "thinking", "bursty"])
-def test_chunks_hold_every_token_and_never_mix_kinds(slug: str) -> None:
-    profile = PROFILES[slug]
+@given(steps=st.lists(st.integers(1, 4), max_size=200))
+def test_chunks_hold_every_token_and_never_mix_kinds(slug: str, steps: list[int]) -> None:
+    least = PROFILES[slug].chunk_tokens
     reply = Reply(asked(PROMPT, model=slug), BOOK)
-    found = list(chunks(reply, plan(profile, 10, 1), profile.chunk_tokens))
+    found = gathered(reply, least, steps)
     assert sum(chunk.tokens for chunk in found) == reply.tokens
-    assert max(chunk.tokens for chunk in found) == profile.chunk_tokens
+    assert max(chunk.tokens for chunk in found) < least + 4
     assert "".join(chunk.text for chunk in found if chunk.kind == "content") == BOOK.find(PROMPT).text
-    assert [chunk.due_ns for chunk in found] == list(islice(plan(profile, 10, 1).steps(), len(found)))
+    assert [chunk.due_ns for chunk in found] == sorted(chunk.due_ns for chunk in found)
+
+
+def test_a_chunk_of_several_tokens_is_due_with_its_last() -> None:
+    found = gathered(Reply(asked(PROMPT, max_tokens=12), BOOK), 5, [])
+    assert [(chunk.due_ns, chunk.tokens) for chunk in found] == [(4, 5), (9, 5), (11, 2)]
+
+
+def test_an_answer_is_cut_where_a_fault_wants_it() -> None:
+    found = gathered(Reply(asked(PROMPT), BOOK), 1, [], limit=20)
+    assert len(found) == 20
+    assert gathered(Reply(asked(PROMPT), BOOK), 1, [], limit=0) == []
 
 
 def test_nothing_is_made_before_it_is_taken() -> None:
     reply = Reply(asked(PROMPT, max_tokens=100_000, ignore_eos=True), BOOK)
-    first = next(chunks(reply, plan(PROFILES["quick"], 10, 1), 1))
+    (first,) = Gatherer(reply, 1, None).take(1, 0)
     assert first.tokens == 1
     assert reply.tokens <= 2
+    assert len(list(islice(reply, 3))) == 3

@@ -4,7 +4,8 @@ import orjson
 import pytest
 
 from tests.simulator.examples import PROFILES, asked, body
-from webapp.simulator.request import BadRequest, parse_chat
+from webapp.simulator.answers import SEARCHED_CHARS
+from webapp.simulator.request import BadRequest, parse_chat, parse_text
 
 
 def refusal(table: Any) -> BadRequest:
@@ -68,7 +69,9 @@ def test_a_wrong_field_is_named(field: str, value: Any) -> None:
         ({"role": "user"}, "messages[0].content"),
         ({"role": "user", "content": 5}, "messages[0].content"),
         ({"role": "user", "content": ["text"]}, "messages[0].content[0]"),
-        ({"role": "user", "content": [{"type": "text", "text": 5}]}, "messages[0].content[0]"),
+        ({"role": "user", "content": [{"text": "x"}]}, "messages[0].content[0]"),
+        ({"role": "user", "content": [{"type": "text", "text": 5}]}, "messages[0].content[0].text"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text"),
     ],
 )
 def test_a_wrong_message_is_named_by_its_place(message: Any, param: str) -> None:
@@ -136,3 +139,55 @@ def test_a_fault_is_asked_for_by_suffix_or_header() -> None:
     with pytest.raises(BadRequest) as refused:
         parse_chat(orjson.dumps(body()), PROFILES, "explode")
     assert refused.value.param == "X-Fault"
+
+
+def text_refusal(**fields: Any) -> BadRequest:
+    with pytest.raises(BadRequest) as refused:
+        parse_text(orjson.dumps({"model": "quick", "prompt": "x", **fields}), PROFILES)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", None),
+        ("prompt", 5),
+        ("prompt", []),
+        ("prompt", ["one", "two"]),
+        ("prompt", [[1], [2]]),
+        ("prompt", [1, -2]),
+        ("prompt", [1, "two"]),
+        ("prompt", [True]),
+        ("prompt", [[]]),
+        ("prompt", {}),
+        ("max_tokens", -1),
+        ("echo", True),
+        ("best_of", 2),
+        ("model", 5),
+    ],
+)
+def test_a_wrong_field_of_a_text_request_is_named(field: str, value: Any) -> None:
+    assert text_refusal(**{field: value}).param == field
+
+
+def test_a_text_request_that_is_too_long_says_so_of_its_prompt() -> None:
+    problem = text_refusal(prompt="x" * 600_000)
+    assert (problem.code, problem.param) == ("context_length_exceeded", "prompt")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "question", "tokens"),
+    [("abcdefgh", "abcdefgh", 2), (["abcdefgh"], "abcdefgh", 2), ([5, 6, 7], "", 3), ([[5, 6, 7]], "", 3), ("", "", 1)],
+)
+def test_a_prompt_is_a_text_or_token_numbers(prompt: Any, question: str, tokens: int) -> None:
+    request = parse_text(orjson.dumps({"model": "quick", "prompt": prompt}), PROFILES)
+    assert (request.question, request.prompt_tokens) == (question, tokens)
+
+
+def test_a_text_request_knows_nothing_of_the_newer_limit() -> None:
+    table = {"model": "quick", "prompt": "x", "max_tokens": 5, "max_completion_tokens": 7}
+    assert parse_text(orjson.dumps(table), PROFILES).max_tokens == 5
+
+
+def test_no_more_of_a_question_is_kept_than_an_answer_is_looked_up_by() -> None:
+    assert len(asked("x" * 100_000).question) == SEARCHED_CHARS + 1

@@ -1,6 +1,8 @@
 import asyncio
+import contextlib
 import io
 import socket
+from collections.abc import AsyncIterator
 from statistics import median
 from typing import Any
 
@@ -9,12 +11,14 @@ import orjson
 import pytest
 from aiohttp import web
 
-from tests.simulator.examples import PROFILES, body, events, sims, text_of
+from tests.simulator.examples import PROFILES, body, events, profile, sims, text_of
 from webapp.simulator.answers import load_book
-from webapp.simulator.server import BODY_LIMIT, FULL_BYTES
+from webapp.simulator.server import BODY_LIMIT, Limits, build_runner
+from webapp.simulator.server_sink import FULL_BYTES
 from webapp.simulator.text import split_tokens
 
 CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -45,7 +49,7 @@ async def test_chunks_leave_when_they_are_due_never_before(client: aiohttp.Clien
     assert min(late_us) >= 0
     assert median(late_us) < 5_000  # of 200,000; sleeps of 0.5 ms each would end 200,000 late
     assert median(late_us[-100:]) - median(late_us[:100]) < 5_000
-    assert [truth["due_us"] for truth in truths] == [6_400 + 500 * step for step in range(400)]
+    assert [truth["due_us"] for truth in truths] == [6_000 + 500 * step for step in range(400)]
 
 
 async def test_usage_counts_exactly_what_was_sent(client: aiohttp.ClientSession) -> None:
@@ -70,7 +74,7 @@ async def test_time_info_agrees_with_the_due_times(client: aiohttp.ClientSession
     assert info["total_time"] == pytest.approx(truths[-1]["due_us"] / 1e6, abs=1e-6)
     assert info["completion_time"] == pytest.approx((truths[-1]["due_us"] - truths[0]["due_us"]) / 1e6, abs=2e-6)
     assert info["queue_time"] == 0
-    assert info["prompt_time"] == pytest.approx(0.0009)  # one pass of 0.5 ms and 4 tokens at 10,000 a second
+    assert info["prompt_time"] == pytest.approx(0.0005)  # one pass, in which 4 tokens at 10,000 a second fit
 
 
 @pytest.mark.parametrize(("slug", "field"), [("thinking", "reasoning"), ("older", "reasoning_content")])
@@ -130,6 +134,119 @@ async def test_streams_do_not_move_each_other(simulator: str) -> None:
         assert len(late_us) == 200
         assert min(late_us) >= 0
         assert median(late_us) < 20_000  # of 100,000
+
+
+async def completed(client: aiohttp.ClientSession, **fields: Any) -> list[Any]:
+    table = {"model": "quick", "prompt": "Write a haiku", "stream": True, **fields}
+    async with client.post(TEXT, json=table) as response:
+        assert response.status == 200
+        return events(await response.read())
+
+
+async def test_a_text_completion_streams_text_and_no_thoughts(client: aiohttp.ClientSession) -> None:
+    found = await completed(client, model="thinking", stream_options={"include_usage": True})
+    text = "".join(choice["text"] for event in found[:-1] for choice in event["choices"])
+    assert text == load_book().find("haiku").text
+    assert {event["object"] for event in found[:-1]} == {"text_completion"}
+    assert found[-3]["choices"][0]["finish_reason"] == "stop"
+    assert found[-2]["usage"]["completion_tokens"] == len(sims(found))
+    assert found[-1] == "[DONE]"
+
+
+async def test_a_whole_text_completion_holds_the_same_as_a_stream(client: aiohttp.ClientSession) -> None:
+    async with client.post(TEXT, json={"model": "quick", "prompt": ["Write a haiku"], "max_tokens": 5}) as response:
+        whole = await response.json()
+    found = await completed(client, max_tokens=5)
+    assert whole["choices"][0]["text"] == "".join(event["choices"][0]["text"] for event in found[:-1])
+    assert whole["choices"][0]["finish_reason"] == "length"
+    assert whole["object"] == "text_completion"
+    assert whole["id"].startswith("cmpl-")
+
+
+@contextlib.asynccontextmanager
+async def served(limits: Limits, **changes: Any) -> AsyncIterator[aiohttp.ClientSession]:
+    """A simulator of one profile, and a client with as many connections as it likes."""
+    runner = build_runner({"quick": profile(**changes)}, load_book(), limits)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
+        yield session
+    await runner.cleanup()
+
+
+async def live(client: aiohttp.ClientSession) -> dict[str, Any]:
+    async with client.get("/metrics.json") as response:
+        found: dict[str, Any] = (await response.json())["models"]["quick"]
+        return found
+
+
+async def until_live(client: aiohttp.ClientSession, **wanted: int) -> None:
+    async with asyncio.timeout(5):
+        while not wanted.items() <= (await live(client)).items():
+            await asyncio.sleep(0.005)
+
+
+async def test_one_too_many_in_the_queue_is_told_to_come_back() -> None:
+    async with served(Limits(waiting=2), tok_s=5.0, max_sequences=1) as client:
+        held = [await client.post(CHAT, json=body(stream=True))]
+        await until_live(client, running=1, waiting=0)
+        held += [await client.post(CHAT, json=body(stream=True)) for _ in range(2)]
+        assert [response.status for response in held] == [200, 200, 200]
+        await until_live(client, running=1, waiting=2)
+        async with client.post(CHAT, json=body(stream=True)) as response:
+            assert response.status == 429
+            assert int(response.headers["Retry-After"]) >= 1
+            assert (await response.json())["error"]["type"] == "rate_limit_error"
+        for response in held:
+            response.close()
+        await until_live(client, running=0, waiting=0)
+        async with client.post(CHAT, json=body(stream=True)) as response:
+            assert response.status == 200
+
+
+async def test_one_too_many_altogether_finds_the_server_overloaded() -> None:
+    async with (
+        served(Limits(open=1), tok_s=5.0) as client,
+        client.post(CHAT, json=body(stream=True)),
+        client.post(CHAT, json=body()) as response,
+    ):
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
+        assert (await response.json())["error"]["type"] == "server_error"
+
+
+async def test_a_client_that_leaves_frees_its_slot_and_its_cache_at_once() -> None:
+    async with served(Limits(), tok_s=5.0) as client:
+        response = await client.post(CHAT, json=body(stream=True))
+        await until_live(client, running=1)
+        assert (await live(client))["kv_usage"] >= 0
+        response.close()
+        await until_live(client, running=0, waiting=0, kv_usage=0)
+        assert (await live(client))["answers"]["abort"] == 1
+
+
+async def test_a_prompt_longer_than_the_kv_cache_is_refused_by_name() -> None:
+    async with served(Limits(), kv_tokens=1000) as client:
+        async with client.post(CHAT, json=body("x" * 8000)) as response:
+            assert response.status == 400
+            error = (await response.json())["error"]
+        assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
+        async with client.post(CHAT, json=body(max_tokens=2000)) as response:
+            assert (await response.json())["error"]["param"] == "max_tokens"
+        async with client.post(CHAT, json=body(max_tokens=900, ignore_eos=True)) as response:
+            assert (await response.json())["usage"]["completion_tokens"] == 900
+
+
+async def test_the_metrics_count_what_happened(client: aiohttp.ClientSession) -> None:
+    await stream(client, max_tokens=50, ignore_eos=True)
+    async with client.get("/metrics") as response:
+        assert response.content_type == "text/plain"
+        text = await response.text()
+    assert 'vllm:num_requests_running{model_name="quick"} 0' in text
+    assert 'vllm:generation_tokens_total{model_name="quick"} 50' in text
+    assert 'vllm:request_success_total{model_name="quick",finished_reason="length"} 1' in text
+    assert 'vllm:time_to_first_token_seconds_count{model_name="quick"} 1' in text
+    assert 'vllm:request_time_per_output_token_seconds_bucket{model_name="quick",le="0.0005"} 1' in text
 
 
 async def test_a_client_that_leaves_frees_its_stream(simulator: str) -> None:

@@ -1,43 +1,53 @@
-"""Write one answer as its chunks fall due, or collect it. Knows neither HTTP nor the clock.
+"""Write one answer as the engine produces it, or collect it. Knows neither HTTP nor the clock.
 
-`fire` is what the pacer calls: everything due goes out in one write, and nothing else is remembered.
+The driver feeds tokens and then flushes: everything that fell due meanwhile goes out in one write. A client that
+does not read is owed its tokens, a few bytes each; the words are made when it reads again.
 """
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from webapp.simulator.faults import Ending
-from webapp.simulator.machine import Plan
-from webapp.simulator.reply import Chunk, Reply
-from webapp.simulator.request import ChatRequest
-from webapp.simulator.wire import (
-    DONE,
-    GARBAGE,
-    StreamEncoder,
-    completion,
-    error_event,
-    time_info_of,
-    usage_of,
-)
+from webapp.simulator import faults_events as odd
+from webapp.simulator.engine import RequestTimes
+from webapp.simulator.faults import Ending, Framing
+from webapp.simulator.reply import Chunk, Gatherer, Reply
+from webapp.simulator.request import Asked, BadRequest
+from webapp.simulator.wire import DONE, StreamEncoder, Timing, completion, error_event, time_info_of, usage_of
+from webapp.simulator.wire_framing import framing_of, plain
 
-BURST = 256  # chunks in one write: a stream that is far behind must not hold up the others
+BURST = 256  # steps paid back in one go: a stream that is far behind must not hold up the others
 RETRY_NS = 5_000_000  # how soon a client that does not read is looked at again
 PATIENCE_NS = 60_000_000_000  # how long it may read nothing before its connection is reset
-SILENCE_NS = 600_000_000_000
+INSERT_AFTER = 3  # chunks
+DIED = "The engine died while it was answering."
+
+Fire = Callable[[int], int | None]
 
 
 @dataclass(slots=True)
 class Answering:
     """Everything that belongs to one request being answered."""
 
-    request: ChatRequest
-    plan: Plan
+    asked: Asked
     reply: Reply
-    chunks: Iterator[Chunk]
     arrived_ns: int
-    answer_id: str
+    api_ns: int
+    identity: str
     created: int
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the engine is asked for: at least one, as engines go."""
+        most, cut = self.reply.most_tokens(), self.asked.fault.after_tokens
+        return max(1, most if cut is None else min(most, cut))
+
+    def gatherer(self) -> Gatherer:
+        return Gatherer(self.reply, self.asked.profile.chunk_tokens, self.asked.fault.after_tokens)
+
+    def timing(self, first_ns: int, last_ns: int, times: RequestTimes) -> Timing:
+        return Timing(self.api_ns, first_ns, last_ns, times)
 
 
 class Sink(Protocol):
@@ -54,105 +64,197 @@ class Sink(Protocol):
         """Break the connection off."""
 
 
-class Emission:
-    """A stream on its way out."""
+class Stream:
+    """A stream on its way out. `later` makes an appointment, `done` is called once, after the last write."""
 
-    def __init__(self, answering: Answering, sink: Sink) -> None:
+    __slots__ = (
+        "_answering", "_chunks", "_done", "_encoder", "_first_ns", "_frame", "_full_since_ns", "_gatherer",
+        "_last_ns", "_later", "_open", "_owed", "_sent", "_sink", "times",
+    )  # fmt: skip
+
+    def __init__(
+        self, answering: Answering, sink: Sink, later: Callable[[int, Fire], object], done: Callable[[], None]
+    ) -> None:
         self._answering = answering
         self._sink = sink
-        self._encoder = StreamEncoder(answering.request, answering.answer_id, answering.created)
-        self._chunk = next(answering.chunks, None)
-        self._last_due_ns = self._chunk.due_ns if self._chunk else answering.plan.first_ns
-        self._opened = False
-        self._ended = False
+        self._later = later
+        self._done = done
+        self._gatherer = answering.gatherer()
+        self._encoder: StreamEncoder | None = None  # made with the first token: who waits should be small
+        framing = answering.asked.fault.framing
+        self._frame = plain if framing == Framing.PLAIN else framing_of(framing)
+        self._chunks: list[Chunk] = []
+        self._first_ns = self._last_ns = 0
+        self._sent = 0
+        self.times: RequestTimes | None = None
         self._full_since_ns: int | None = None
-        self.first_ns = answering.arrived_ns + self._last_due_ns
+        self._owed = array("q")  # due time and tokens of each step since the client stopped reading
+        self._open = True
 
-    def fire(self, now_ns: int) -> int | None:
-        """Write everything due at `now_ns`; return when to be called again, None after the end."""
+    def feed(self, count: int, due_ns: int) -> bool:
+        """Take the tokens of a step that ended at `due_ns`; return whether the text is over."""
+        if self._full_since_ns is not None:
+            self._owed.extend((due_ns, count))
+            return False
+        return self._take(count, due_ns)
+
+    def finish(self, times: RequestTimes) -> None:
+        """Say that no more tokens will come."""
+        self.times = times
+
+    def flush(self, now_ns: int) -> None:
+        """Write what has been fed; after `finish`, the end as well."""
+        if self._full_since_ns is not None or not self._open:
+            return
         if self._sink.full:
-            return self._wait(now_ns)
-        self._full_since_ns = None
-        if self._ended:  # a silence that is over
-            return None
-        events = self._due(now_ns)
-        if self._chunk is None:
+            self._full_since_ns = now_ns
+            self._later(now_ns + RETRY_NS, self._retry)
+            return
+        self._write(now_ns)
+
+    def fail(self, message: str) -> None:
+        """Say that the engine will not answer."""
+        self._sink.write(error_event(message) + DONE)
+        self._end()
+
+    def close(self) -> None:
+        """Forget the client: it has left."""
+        self._open = False
+
+    def _end(self) -> None:
+        self._open = False
+        self._done()
+
+    def _take(self, count: int, due_ns: int) -> bool:
+        self._last_ns = relative_ns = due_ns - self._answering.arrived_ns
+        if not self._first_ns:
+            self._first_ns = relative_ns
+        gatherer = self._gatherer
+        self._chunks += gatherer.take(count, relative_ns)
+        return gatherer.over
+
+    def _write(self, now_ns: int) -> None:
+        events = self._text(now_ns) if self._chunks else []
+        over = self.times is not None and not self._owed
+        if over:
             events += self._tail()
         if events:
-            self._sink.write(b"".join(events))
-        if self._chunk is not None:
-            return self._answering.arrived_ns + self._chunk.due_ns
-        return self._end(now_ns)
+            for segment in self._frame(events):
+                self._sink.write(segment)
+        if over:
+            self._end()
 
-    def _due(self, now_ns: int) -> list[bytes]:
-        events: list[bytes] = []
-        arrived_ns, chunk = self._answering.arrived_ns, self._chunk
-        while chunk is not None and arrived_ns + chunk.due_ns <= now_ns and len(events) < BURST:
-            if not self._opened:
-                self._opened = True
-                events.append(self._encoder.role(arrived_ns))
-            events.append(self._encoder.chunk(chunk, now_ns))
-            self._last_due_ns = chunk.due_ns
-            chunk = next(self._answering.chunks, None)
-        self._chunk = chunk
+    def _text(self, now_ns: int) -> list[bytes]:
+        encoder, events = self._encoder, []
+        if encoder is None:
+            encoder = self._begin()
+            events.append(encoder.role(self._answering.arrived_ns))
+        inserted = self._answering.asked.fault.inserted
+        for chunk in self._chunks:
+            events.append(encoder.chunk(chunk, now_ns))
+            if inserted:
+                self._sent += 1
+                if self._sent == INSERT_AFTER:
+                    events.append(inserted)
+        self._chunks.clear()
         return events
 
-    def _wait(self, now_ns: int) -> int | None:
-        if self._full_since_ns is None:
-            self._full_since_ns = now_ns
-        if now_ns - self._full_since_ns < PATIENCE_NS:
-            return now_ns + RETRY_NS
-        self._sink.reset()
+    def _begin(self) -> StreamEncoder:
+        answering = self._answering
+        self._encoder = StreamEncoder(answering.asked, answering.identity, answering.created)
+        return self._encoder
+
+    def _retry(self, now_ns: int) -> int | None:
+        """Look at a client that did not read; pay what it is owed, a slice at a time."""
+        if not self._open or self._full_since_ns is None:
+            return None
+        if self._sink.full:
+            if now_ns - self._full_since_ns < PATIENCE_NS:
+                return now_ns + RETRY_NS
+            self._sink.reset()
+            self._end()
+            return None
+        self._full_since_ns = now_ns
+        owed = self._owed
+        for at in range(0, min(len(owed), 2 * BURST), 2):
+            self._take(owed[at + 1], owed[at])
+        del owed[: 2 * BURST]
+        self._write(now_ns)
+        if owed:
+            return now_ns
+        self._full_since_ns = None
         return None
 
     def _tail(self) -> list[bytes]:
         """Return the events after the last chunk."""
-        request, encoder = self._answering.request, self._encoder
-        match request.fault.ending:
-            case Ending.SILENCE | Ending.RESET | Ending.EARLY:
+        ending = self._answering.asked.fault.ending
+        match ending:
+            case Ending.SILENCE | Ending.HEARTBEAT | Ending.FLOOD | Ending.RESET | Ending.EARLY | Ending.CUT:
                 return []
             case Ending.ERROR:
-                return [error_event("The engine died while it was answering."), DONE]
+                return [error_event(DIED), DONE]
+            case Ending.ERROR_EVENT:
+                return [error_event(DIED, "error"), DONE]
             case Ending.GARBAGE:
-                return [GARBAGE, DONE]
-        events = [] if self._opened else [encoder.role(self._answering.arrived_ns)]
-        events.append(encoder.finish(self._answering.reply.finish_reason))
-        if request.include_usage:
-            usage = usage_of(request, self._answering.reply)
-            events.append(encoder.usage(usage, time_info_of(self._answering.plan, self._last_due_ns)))
-        return events if request.fault.ending == Ending.NO_DONE else [*events, DONE]
+                return [odd.GARBAGE, DONE]
+        events = self._proper_end()
+        if ending != Ending.NO_DONE:
+            events.append(DONE)
+        if ending == Ending.LINGER:
+            events.append(odd.AFTER_DONE)
+        return events
 
-    def _end(self, now_ns: int) -> int | None:
-        match self._answering.request.fault.ending:
-            case Ending.SILENCE:
-                self._ended = True
-                return now_ns + SILENCE_NS
-            case Ending.RESET:
-                self._sink.reset()
-        return None
+    def _proper_end(self) -> list[bytes]:
+        answering, encoder = self._answering, self._encoder
+        events = []
+        if encoder is None:
+            encoder = self._begin()
+            events.append(encoder.role(answering.arrived_ns))
+        assert self.times is not None
+        time_info = time_info_of(answering.timing(self._first_ns, self._last_ns, self.times))
+        counts = answering.asked.include_usage
+        events.append(encoder.finish(answering.reply.finish_reason, {} if counts else {"time_info": time_info}))
+        if counts:
+            events.append(encoder.usage(usage_of(answering.asked, answering.reply), time_info))
+        return events
 
 
 class Collection:
-    """An answer that is sent whole, once its last chunk is due."""
+    """An answer that is sent whole. `done` is called once, when its last token is due."""
 
-    def __init__(self, answering: Answering) -> None:
+    def __init__(self, answering: Answering, done: Callable[[], None]) -> None:
         self._answering = answering
+        self._done = done
+        self._gatherer = answering.gatherer()
         self._chunks: list[Chunk] = []
-        self.first_ns = answering.arrived_ns
+        self._first_ns = self._last_ns = 0
+        self._message = DIED
+        self.times: RequestTimes | None = None
 
-    def fire(self, now_ns: int) -> int | None:
-        """Collect some chunks ahead of time; return None when the last one is due."""
-        answering = self._answering
-        for _ in range(BURST):
-            chunk = next(answering.chunks, None)
-            if chunk is None:
-                last_ns = self._chunks[-1].due_ns if self._chunks else answering.plan.first_ns
-                due_ns = answering.arrived_ns + last_ns
-                return due_ns if due_ns > now_ns else None
-            self._chunks.append(chunk)
-        return now_ns
+    def feed(self, count: int, due_ns: int) -> bool:
+        self._last_ns = due_ns - self._answering.arrived_ns
+        self._first_ns = self._first_ns or self._last_ns
+        self._chunks += self._gatherer.take(count, self._last_ns)
+        return self._gatherer.over
+
+    def finish(self, times: RequestTimes) -> None:
+        self.times = times
+
+    def flush(self, now_ns: int) -> None:
+        if self.times is not None:
+            self._done()
+
+    def fail(self, message: str) -> None:
+        self._message = message
+        self._done()
+
+    def close(self) -> None:
+        """Nothing to forget: what was collected goes with the collection."""
 
     def body(self) -> bytes:
-        """Return the response's JSON."""
+        """Return the response's JSON, once `done` was called. Raises BadRequest where the engine failed."""
         at = self._answering
-        return completion(at.request, at.answer_id, at.created, at.reply, self._chunks, at.plan)
+        if self.times is None:
+            raise BadRequest(self._message, status=500)
+        timing = at.timing(self._first_ns, self._last_ns, self.times)
+        return completion(at.asked, at.identity, at.created, at.reply, self._chunks, timing)

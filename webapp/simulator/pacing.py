@@ -79,15 +79,20 @@ class Pacer:
 
         Cancelling the caller drops the appointment at once. Raises what `fire` raises.
         """
-        appointment = Appointment(fire, self._loop.create_future())
+        appointment = self.call(at_ns, fire)
         self.active += 1
-        self._push(at_ns, appointment)
-        self._arm()
         try:
             await appointment.done
         finally:
             self.active -= 1
             appointment.fire = None
+
+    def call(self, at_ns: int, fire: Fire) -> Appointment:
+        """Call `fire` at `at_ns` and then whenever it asks, until it is over or the appointment's `fire` is None."""
+        appointment = Appointment(fire, self._loop.create_future())
+        self._push(at_ns, appointment)
+        self._arm()
+        return appointment
 
     def tick(self) -> None:
         """Call everything that is due and set the alarm for the next."""
@@ -228,6 +233,11 @@ def system_alarm(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> A
     except OSError:
         _log.info("no timerfd: pacing with a helper thread")
         return ThreadAlarm(loop, ring)
+
+
+def monotonic_ns() -> int:
+    """Return the clock that everything here is due by, for whoever measures from outside."""
+    return time.monotonic_ns()
 
 
 def wall_s() -> float:

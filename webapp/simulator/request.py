@@ -1,4 +1,4 @@
-"""Read a chat request strictly. Pure.
+"""Read a request strictly. Pure.
 
 What is wrong is named in OpenAI's own terms (`param`, `code`), since clients show exactly that.
 Unknown fields are ignored, as real servers do.
@@ -10,14 +10,13 @@ from typing import Any
 
 import orjson
 
-from webapp.simulator.faults import FAULTS, NO_FAULT, Fault
+from webapp.simulator.answers import SEARCHED_CHARS
+from webapp.simulator.faults import FAULTS, NO_FAULT, Fault, find_fault
 from webapp.simulator.profile import Profile
+from webapp.simulator.request_fields import CHAT, MAX_STOP_CHARS, MAX_STOPS, ROLES, TEXT, fields_of
 from webapp.simulator.text import estimate_tokens
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-MAX_STOPS = 16
-MAX_STOP_CHARS = 256
-_SEED_RANGE = (-(2**63), 2**63 - 1)
+_KINDS: Mapping[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "boolean": (bool,)}
 
 
 class BadRequest(Exception):
@@ -32,13 +31,14 @@ class BadRequest(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
+class Asked:
     """A checked request."""
 
+    shape: str  # CHAT or TEXT
     model: str  # as asked, with the fault's suffix
     profile: Profile
     fault: Fault
-    question: str  # the last user message
+    question: str  # the last user message, as much of it as an answer is looked up by
     prompt_tokens: int
     max_tokens: int
     stop: tuple[str, ...]
@@ -48,34 +48,44 @@ class ChatRequest:
     ignore_eos: bool
 
 
-def parse_chat(body: bytes, profiles: Mapping[str, Profile], fault_header: str = "") -> ChatRequest:
+def parse_chat(body: bytes, profiles: Mapping[str, Profile], fault_header: str = "") -> Asked:
     """Check the body of a chat request. Raises BadRequest."""
     table = _decode(body)
     model, profile, fault = _model(table, profiles, fault_header)
     texts = _messages(table)
+    question = next((text for role, text in reversed(texts) if role == "user"), texts[-1][1])
     prompt_tokens = estimate_tokens(sum(len(text) for _, text in texts))
-    stream = _flag(table, "stream")
-    include_usage = _include_usage(table, stream)
-    for name, low, high in (
-        ("temperature", 0, 2),
-        ("top_p", 0, 1),
-        ("presence_penalty", -2, 2),
-        ("frequency_penalty", -2, 2),
-    ):
-        _number(table, name, low, high)
-    _integer(table, "n", 1, 1)
-    return ChatRequest(
+    return _asked(CHAT, table, (model, profile, fault), question, prompt_tokens)
+
+
+def parse_text(body: bytes, profiles: Mapping[str, Profile], fault_header: str = "") -> Asked:
+    """Check the body of a text completion request. Raises BadRequest."""
+    table = _decode(body)
+    names = _model(table, profiles, fault_header)
+    question, prompt_tokens = _prompt(table)
+    return _asked(TEXT, table, names, question, prompt_tokens)
+
+
+def _asked(
+    shape: str, table: dict[str, Any], names: tuple[str, Profile, Fault], question: str, prompt_tokens: int
+) -> Asked:
+    model, profile, fault = names
+    _check_plain(shape, table)
+    max_tokens = _max_tokens(shape, table, profile, prompt_tokens)
+    forced = min(fault.forced_tokens, profile.context_tokens - prompt_tokens)
+    return Asked(
+        shape=shape,
         model=model,
         profile=profile,
         fault=fault,
-        question=next((text for role, text in reversed(texts) if role == "user"), texts[-1][1]),
+        question=question[: SEARCHED_CHARS + 1],
         prompt_tokens=prompt_tokens,
-        max_tokens=_max_tokens(table, profile, prompt_tokens),
+        max_tokens=forced or max_tokens,
         stop=_stop(table),
-        seed=_integer(table, "seed", *_SEED_RANGE),
-        stream=stream,
-        include_usage=include_usage,
-        ignore_eos=_flag(table, "ignore_eos"),
+        seed=table.get("seed"),
+        stream=bool(table.get("stream")),
+        include_usage=_include_usage(table),
+        ignore_eos=bool(forced or table.get("ignore_eos")),
     )
 
 
@@ -102,10 +112,41 @@ def _model(table: dict[str, Any], profiles: Mapping[str, Profile], fault_header:
             404,
         )
     name = suffix or fault_header
-    if name and name not in FAULTS:
+    fault = find_fault(name) if name else NO_FAULT
+    if fault is None:
         where = "model" if suffix else "X-Fault"
         raise BadRequest(f"There is no fault '{name[:40]}'; there are {', '.join(FAULTS)}.", where)
-    return model, profiles[slug], FAULTS[name] if name else NO_FAULT
+    return model, profiles[slug], fault
+
+
+def _check_plain(shape: str, table: dict[str, Any]) -> None:
+    """Check the fields whose whole rule is in the table."""
+    for field in fields_of(shape):
+        value, schema = table.get(field.name), field.schema
+        if value is None:
+            continue
+        if "const" in schema and value is not schema["const"]:
+            raise BadRequest(f"'{field.name}' must be {str(schema['const']).lower()}.", field.name)
+        kind: str = schema.get("type", "")
+        if kind in _KINDS and not _fits(value, kind, schema):
+            raise BadRequest(f"'{field.name}' must be {_wanted(kind, schema)}.", field.name)
+
+
+def _fits(value: Any, kind: str, schema: Mapping[str, Any]) -> bool:
+    if kind == "boolean":
+        return isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, _KINDS[kind]):
+        return False
+    return bool(schema["minimum"] <= value <= schema["maximum"])
+
+
+def _wanted(kind: str, schema: Mapping[str, Any]) -> str:
+    if kind == "boolean":
+        return "true or false"
+    low, high = schema["minimum"], schema["maximum"]
+    if low == high:
+        return f"{low}"
+    return f"a whole number from {low} to {high}" if kind == "integer" else f"a number from {low:g} to {high:g}"
 
 
 def _messages(table: dict[str, Any]) -> list[tuple[str, str]]:
@@ -131,38 +172,62 @@ def _content(content: Any, where: str, optional: bool) -> str:
         return ""
     if not isinstance(content, list):
         raise BadRequest(f"'{where}' must be a text or a list of parts.", where)
-    texts = []
-    for index, part in enumerate(content):
-        if not isinstance(part, dict) or not isinstance(part.get("text", ""), str):
-            raise BadRequest(f"'{where}[{index}]' must be an object with a text.", f"{where}[{index}]")
-        texts.append(part.get("text", ""))
-    return "\n".join(texts)
+    return "\n".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
 
 
-def _max_tokens(table: dict[str, Any], profile: Profile, prompt_tokens: int) -> int:
+def _part(part: Any, where: str) -> str:
+    """Return the text of a part; one that shows a picture or plays a sound has none."""
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise BadRequest(f"'{where}' must be an object with a type.", where)
+    text = part.get("text", None if part["type"] == "text" else "")
+    if not isinstance(text, str):
+        raise BadRequest(f"'{where}.text' must be a text.", f"{where}.text")
+    return text
+
+
+def _prompt(table: dict[str, Any]) -> tuple[str, int]:
+    """Return the prompt's text, empty where it came as token numbers, and its length in tokens."""
+    prompt = table.get("prompt")
+    if isinstance(prompt, list) and prompt and all(isinstance(part, str | list) for part in prompt):
+        if len(prompt) > 1:
+            raise BadRequest("'prompt' must hold one prompt: send the others in requests of their own.", "prompt")
+        prompt = prompt[0]
+    if isinstance(prompt, str):
+        return prompt, estimate_tokens(len(prompt))
+    if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
+        return "", len(prompt)
+    raise BadRequest("'prompt' must be a text or a list of token numbers.", "prompt")
+
+
+def _max_tokens(shape: str, table: dict[str, Any], profile: Profile, prompt_tokens: int) -> int:
     """Return how many tokens the answer may have: what was asked, else what the context leaves."""
     left = profile.context_tokens - prompt_tokens
-    name = "max_tokens" if table.get("max_completion_tokens") is None else "max_completion_tokens"
-    asked = _integer(table, name, 1, profile.context_tokens)
+    newer = shape == CHAT and table.get("max_completion_tokens") is not None
+    name = "max_completion_tokens" if newer else "max_tokens"
+    asked: int | None = table.get(name)
     if left < (asked or 1):
+        prompt = "messages" if shape == CHAT else "prompt"
         raise BadRequest(
             f"This model's context is {profile.context_tokens} tokens, but you asked for "
-            f"{prompt_tokens + (asked or 1)}: {prompt_tokens} in the messages, {asked or 1} in the answer.",
-            "messages" if left < 1 else name,
+            f"{prompt_tokens + (asked or 1)}: {prompt_tokens} in the {prompt}, {asked or 1} in the answer.",
+            prompt if left < 1 else name,
             "context_length_exceeded",
         )
     return asked or left
 
 
-def _include_usage(table: dict[str, Any], stream: bool) -> bool:
+def _include_usage(table: dict[str, Any]) -> bool:
     options = table.get("stream_options")
     if options is None:
         return False
     if not isinstance(options, dict):
         raise BadRequest("'stream_options' must be an object.", "stream_options")
-    if not stream:
+    if not table.get("stream"):
         raise BadRequest("'stream_options' is only allowed when 'stream' is true.", "stream_options")
-    return _flag(options, "include_usage", "stream_options.include_usage")
+    wanted = options.get("include_usage")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise BadRequest("'stream_options.include_usage' must be true or false.", "stream_options.include_usage")
+    return bool(wanted)
 
 
 def _stop(table: dict[str, Any]) -> tuple[str, ...]:
@@ -175,28 +240,3 @@ def _stop(table: dict[str, Any]) -> tuple[str, ...]:
     if not all(isinstance(text, str) and 0 < len(text) <= MAX_STOP_CHARS for text in stops):
         raise BadRequest(f"Each 'stop' must be a text of 1 to {MAX_STOP_CHARS} characters.", "stop")
     return tuple(stops)
-
-
-def _flag(table: dict[str, Any], name: str, param: str = "") -> bool:
-    value = table.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise BadRequest(f"'{param or name}' must be true or false.", param or name)
-    return bool(value)
-
-
-def _integer(table: dict[str, Any], name: str, low: int, high: int) -> int | None:
-    value = table.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        wanted = f"{low}" if low == high else f"a whole number from {low} to {high}"
-        raise BadRequest(f"'{name}' must be {wanted}.", name)
-    return value
-
-
-def _number(table: dict[str, Any], name: str, low: float, high: float) -> None:
-    value = table.get(name)
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise BadRequest(f"'{name}' must be a number from {low:g} to {high:g}.", name)

@@ -1,17 +1,21 @@
-"""Run the simulator as a process of its own: bind, say so, serve until SIGTERM or Ctrl-C."""
+"""Run the simulator as a process of its own: bind, say so, serve until SIGTERM or Ctrl-C. And its command line."""
 
+import argparse
 import asyncio
 import errno
 import gc
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
 from webapp.simulator.answers import load_book
-from webapp.simulator.profile import load_all
-from webapp.simulator.server import build_runner
+from webapp.simulator.check import check
+from webapp.simulator.profile import ProfileError, load_all
+from webapp.simulator.server import NO_LIMITS, Limits, build_runner
 
 try:
     import resource
@@ -23,10 +27,24 @@ DEFAULT_PORT = 8001
 BACKLOG = 2048
 
 
-def serve(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> int:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to serve."""
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    profiles: Path | None = None  # a folder of one's own, on top of the shipped ones
+    limits: Limits = NO_LIMITS
+
+
+def serve(options: Options) -> int:
     """Serve until a signal comes; return the process's exit code."""
+    host, port = options.host, options.port
     try:
-        return asyncio.run(_serve(host, port))
+        return asyncio.run(_serve(options))
+    except ProfileError as problem:
+        print(problem, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # Ctrl-C before the signal handlers were in place
         return 0
     except OSError as problem:
@@ -34,12 +52,12 @@ def serve(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> int:
         return 1
 
 
-async def _serve(host: str, port: int) -> int:
-    runner = build_runner(load_all(), load_book())
+async def _serve(options: Options) -> int:
+    runner = build_runner(load_all(options.profiles), load_book(), options.limits)
     await runner.setup()
     try:
         stop = _stop_signal()
-        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        await web.TCPSite(runner, options.host, options.port, backlog=BACKLOG).start()
         _allow_many_sockets()
         gc.collect()
         gc.freeze()  # what was loaded stays; the collector need not look at it between tokens
@@ -48,6 +66,54 @@ async def _serve(host: str, port: int) -> int:
     finally:
         await runner.cleanup()
     return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of both commands that run the simulator."""
+    parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="default %(default)s, 0: any free")
+    parser.add_argument(
+        "--profiles", type=folder, metavar="DIR", help="a folder of profiles, served beside those shipped"
+    )
+    parser.add_argument(
+        "--max-waiting", type=count, metavar="N", help="refuse with 429 when so many wait for a model (default: never)"
+    )
+    parser.add_argument(
+        "--max-open", type=count, metavar="N", help="refuse with 503 when so many requests are open (default: never)"
+    )
+    parser.add_argument("--check", action="store_true", help="measure the pace that this host keeps, print it, and end")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the options say; return the process's exit code."""
+    if options.check:
+        return check(options.profiles)
+    limits = Limits(options.max_waiting, options.max_open)
+    return serve(Options(options.host, options.port, options.profiles, limits))
+
+
+def port(text: str) -> int:
+    """Return a TCP port number. Raises what argparse turns into a plain error."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is not a port: give 0 to 65535")
+    return number
+
+
+def folder(text: str) -> Path:
+    """Return a folder that is there. Raises what argparse turns into a plain error."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return path
+
+
+def count(text: str) -> int:
+    """Return a number of requests. Raises what argparse turns into a plain error."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is less than nothing")
+    return number
 
 
 def _stop_signal() -> asyncio.Event:

@@ -1,72 +1,78 @@
-"""The simulator's HTTP face: OpenAI's chat API over aiohttp.
+"""The simulator's HTTP face: OpenAI's API over aiohttp.
 
 The measured bytes do not pass through aiohttp's writer, which wants a task switch for each: once the
-headers are out, the pacer writes to the transport itself.
+headers are out, the driver writes to the transport itself.
 """
 
 import asyncio
 import secrets
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import replace
-from itertools import islice
-from socket import SO_LINGER, SOL_SOCKET
+from dataclasses import dataclass
 
 import orjson
 from aiohttp import HttpVersion11, web
 
 from webapp.simulator.answers import AnswerBook
-from webapp.simulator.emission import Answering, Collection, Emission
-from webapp.simulator.faults import Ending, Fault
-from webapp.simulator.machine import plan
+from webapp.simulator.driver import Driver, api_ns
+from webapp.simulator.emission import Answering, Collection, Stream
+from webapp.simulator.engine import Engine
+from webapp.simulator.faults import Body, Ending, Fault, Framing
+from webapp.simulator.metrics import Metrics, compact, prometheus
+from webapp.simulator.openapi import description
 from webapp.simulator.pacing import Pacer, wall_s
 from webapp.simulator.profile import Profile
-from webapp.simulator.reply import Reply, chunks
-from webapp.simulator.request import BadRequest, ChatRequest, parse_chat
-from webapp.simulator.wire import error_body, fault_names, model_entry
+from webapp.simulator.reply import Reply
+from webapp.simulator.request import Asked, BadRequest, parse_chat, parse_text
+from webapp.simulator.server_sink import TransportSink, flood, heartbeat
+from webapp.simulator.wire import answer_id, error_body, fault_names, model_entry
 
 BODY_LIMIT = 1024 * 1024
-FULL_BYTES = 64 * 1024  # unsent bytes at which a client counts as not reading
 GOODBYE_S = 0.1  # what open streams get when the server is told to end
+RETRY_AFTER_S = 1
 
 PACER = web.AppKey("pacer", Pacer)
+DRIVERS = web.AppKey("drivers", dict[str, Driver])
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Parse = Callable[[bytes, Mapping[str, Profile], str], Asked]
+SSE = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
+PAGE = "<html><body><h1>{status}</h1><p>upstream unavailable</p></body></html>\n"
 
 
-class TransportSink:
-    """Writes to the socket of a response whose headers are out."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server refuses rather than queues; None: nothing."""
 
-    def __init__(self, transport: asyncio.Transport, chunked: bool) -> None:
-        self._transport = transport
-        self._chunked = chunked
+    waiting: int | None = None  # requests in one model's queue; one more is a 429
+    open: int | None = None  # requests of all models; one more is a 503
 
-    @property
-    def full(self) -> bool:
-        return self._transport.get_write_buffer_size() > FULL_BYTES
 
-    def write(self, data: bytes) -> None:
-        if self._transport.is_closing():
-            return
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-
-    def reset(self) -> None:
-        """Close so that the client sees a reset, not an end."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+NO_LIMITS = Limits()
 
 
 class Simulator:
     """The handlers and what they share."""
 
-    def __init__(self, profiles: Mapping[str, Profile], book: AnswerBook) -> None:
+    def __init__(self, profiles: Mapping[str, Profile], book: AnswerBook, limits: Limits) -> None:
+        self._engines = {slug: Engine(profile.serving) for slug, profile in profiles.items()}
         self._profiles = profiles
         self._book = book
+        self._limits = limits
+        self._open = 0
+        self._description = orjson.dumps(description(list(profiles)))
+
+    async def run(self, app: web.Application) -> AsyncIterator[None]:
+        """Give every engine its clock for as long as the server runs."""
+        pacer = app[PACER] = Pacer(asyncio.get_running_loop())
+        app[DRIVERS] = {slug: Driver(engine, pacer, Metrics()) for slug, engine in self._engines.items()}
+        yield
+        pacer.close()
 
     async def health(self, request: web.Request) -> web.Response:
-        body = {"status": "ok", "profiles": list(self._profiles), "streams": request.app[PACER].active}
-        return _json(body)
+        return _json({"status": "ok", "profiles": list(self._profiles), "streams": self._open})
 
     async def models(self, request: web.Request) -> web.Response:
         entries = [model_entry(profile) for profile in self._profiles.values()]
@@ -78,79 +84,158 @@ class Simulator:
             raise BadRequest(f"The model '{slug[:80]}' does not exist.", "model", "model_not_found", 404)
         return _json(model_entry(self._profiles[slug]))
 
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        pacer = request.app[PACER]
-        arrived_ns = pacer.now_ns()
-        asked = parse_chat(await request.read(), self._profiles, request.headers.get("X-Fault", ""))
-        if asked.fault.status != 200:
-            return _refusal(asked.fault)
-        answering = self._answer(asked, arrived_ns)
-        if asked.stream:
-            return await _stream(request, answering, pacer)
-        return await _whole(request, answering, pacer)
+    async def openapi(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._description, content_type="application/json")
 
-    def _answer(self, asked: ChatRequest, arrived_ns: int) -> Answering:
+    async def metrics(self, request: web.Request) -> web.Response:
+        drivers = request.app[DRIVERS]
+        text = prometheus(drivers, request.app[PACER].now_ns())
+        kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=text.encode(), headers=kind)
+
+    async def metrics_json(self, request: web.Request) -> web.Response:
+        drivers = request.app[DRIVERS]
+        return _json(compact(drivers, request.app[PACER].now_ns()))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._complete(request, parse_chat)
+
+    async def text(self, request: web.Request) -> web.StreamResponse:
+        return await self._complete(request, parse_text)
+
+    async def _complete(self, request: web.Request, parse: Parse) -> web.StreamResponse:
+        arrived_ns = request.app[PACER].now_ns()
+        asked = parse(await _body(request), self._profiles, request.headers.get("X-Fault", ""))
+        driver = request.app[DRIVERS][asked.profile.slug]
+        if asked.fault.refuses:
+            return _refusal(asked.fault)
+        self._check_room(driver)
+        self._open += 1
+        try:
+            if asked.fault.hangs:
+                await asyncio.Event().wait()
+            answering = self._answering(asked, arrived_ns)
+            if asked.stream:
+                return await _stream(request, answering, driver)
+            return await _whole(request, answering, driver)
+        finally:
+            self._open -= 1
+
+    def _check_room(self, driver: Driver) -> None:
+        most, open_most = self._limits.waiting, self._limits.open
+        if open_most is not None and self._open >= open_most:
+            raise BadRequest("The server is at its limit of open requests.", code="overloaded", status=503)
+        if most is not None and driver.waiting >= most and driver.running:
+            raise BadRequest("Too many requests wait for this model.", code="rate_limit_exceeded", status=429)
+
+    def _answering(self, asked: Asked, arrived_ns: int) -> Answering:
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
-        timetable = plan(asked.profile, asked.prompt_tokens, seed)
-        delay_ns = asked.fault.first_token_delay_ms * 1_000_000
-        timetable = replace(timetable, queue_ns=timetable.queue_ns + delay_ns)
-        reply = Reply(asked, self._book)
-        tokens = islice(reply, asked.fault.after_tokens)
         return Answering(
-            request=asked,
-            plan=timetable,
-            reply=reply,
-            chunks=chunks(tokens, timetable, asked.profile.chunk_tokens),
+            asked=asked,
+            reply=Reply(asked, self._book),
             arrived_ns=arrived_ns,
-            answer_id=f"chatcmpl-{secrets.token_hex(12)}",
+            api_ns=api_ns(asked.profile, seed),
+            identity=answer_id(asked.shape, secrets.token_hex(12)),
             created=int(wall_s()),
         )
 
 
-async def _stream(request: web.Request, answering: Answering, pacer: Pacer) -> web.StreamResponse:
-    response = web.StreamResponse(
-        headers={
-            "Content-Type": "text/event-stream; charset=utf-8",
-            "Cache-Control": "no-cache",
-            "X-Accel-Buffering": "no",
-        }
-    )
-    chunked = request.version >= HttpVersion11
-    if chunked:
-        response.enable_chunked_encoding()
-    await response.prepare(request)
-    transport = request.transport
+async def _body(request: web.Request) -> bytes:
+    """Read the body. Unlike `request.read`, keep no copy: a request may wait long, and its prompt be long."""
+    parts, size = [], 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size > BODY_LIMIT:
+            message = f"The body is longer than {BODY_LIMIT} bytes."
+            raise BadRequest(message, code="request_too_large", status=413)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _answer(answering: Answering, driver: Driver, listener: Stream | Collection, over: asyncio.Event) -> None:
+    """Let the engine answer; when cancelled, free what the request held."""
+    due_ns = answering.arrived_ns + answering.api_ns + answering.asked.fault.first_token_delay_ms * 1_000_000
+    ask_id = driver.submit(due_ns, answering.asked.prompt_tokens, answering.tokens, listener)
+    try:
+        await over.wait()
+    finally:
+        listener.close()
+        driver.cancel(ask_id)
+    if listener.times is not None:
+        reply = answering.reply
+        driver.metrics.answered(listener.times, reply.finish_reason, reply.tokens, answering.api_ns)
+
+
+async def _stream(request: web.Request, answering: Answering, driver: Driver) -> web.StreamResponse:
+    fault, transport = answering.asked.fault, request.transport
     if transport is None:  # left in the meantime
-        return response
-    emission = Emission(answering, TransportSink(transport, chunked))
-    await pacer.run(emission.first_ns, emission.fire)
-    if not transport.is_closing():
+        return web.Response()
+    if fault.interim:
+        transport.write(fault.interim)
+    response = web.StreamResponse(headers={**SSE, **dict(fault.headers)})
+    chunked = request.version >= HttpVersion11
+    if fault.framing == Framing.HTTP10:
+        chunked = False
+        response.force_close()
+        transport.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\nX-Simulated: 1\r\n\r\n")
+    else:
+        if chunked:
+            response.enable_chunked_encoding()
+        await response.prepare(request)
+    sink = TransportSink(transport, chunked, fault.framing == Framing.EXTENSIONS)
+    if fault.opening:
+        sink.write(fault.opening)
+    over = asyncio.Event()
+    await _answer(answering, driver, Stream(answering, sink, request.app[PACER].call, over.set), over)
+    await _after(fault, sink)
+    if response.prepared and not transport.is_closing():
         await response.write_eof()
+    elif not response.prepared:
+        transport.close()
     return response
 
 
-async def _whole(request: web.Request, answering: Answering, pacer: Pacer) -> web.Response:
-    collection = Collection(answering)
-    await pacer.run(collection.first_ns, collection.fire)
-    match answering.request.fault.ending:
-        case Ending.SILENCE:
+async def _after(fault: Fault, sink: TransportSink) -> None:
+    """Do what a fault does once its stream has ended."""
+    match fault.ending:
+        case Ending.SILENCE | Ending.LINGER:
+            await asyncio.Event().wait()
+        case Ending.HEARTBEAT:
+            await heartbeat(sink)
+        case Ending.FLOOD:
+            await flood(sink)
+        case Ending.RESET:
+            sink.reset()
+        case Ending.CUT:
+            sink.cut()
+
+
+async def _whole(request: web.Request, answering: Answering, driver: Driver) -> web.Response:
+    over = asyncio.Event()
+    collection = Collection(answering, over.set)
+    await _answer(answering, driver, collection, over)
+    match answering.asked.fault.ending:
+        case Ending.SILENCE | Ending.HEARTBEAT | Ending.FLOOD:
             await asyncio.Event().wait()
         case Ending.RESET if request.transport is not None:
             TransportSink(request.transport, chunked=False).reset()
-        case Ending.EARLY | Ending.ERROR | Ending.GARBAGE:
+        case Ending.CUT if request.transport is not None:
+            request.transport.close()
+        case Ending.EARLY | Ending.ERROR | Ending.ERROR_EVENT | Ending.GARBAGE:
             raise BadRequest("The engine died while it was answering.", status=500)
     return web.Response(body=collection.body(), content_type="application/json")
 
 
 def _refusal(fault: Fault) -> web.Response:
-    match fault.status:
-        case 429:
-            problem = BadRequest("Too many requests: retry after 2 s.", code="rate_limited", status=429)
-            return _error(problem, {"Retry-After": "2"})
-        case 401:
-            return _error(BadRequest("The API key is not valid.", code="invalid_api_key", status=401))
-    page = "<html><body><h1>Internal Server Error</h1><p>upstream unavailable</p></body></html>\n"
-    return web.Response(status=fault.status, text=page, content_type="text/html")
+    headers = dict(fault.headers)
+    match fault.body:
+        case Body.OPENAI:
+            problem = BadRequest(fault.message, code=f"fault_{fault.name}", status=fault.status)
+            return _error(problem, headers)
+        case Body.HTML:
+            text = PAGE.format(status=fault.status)
+            return web.Response(status=fault.status, text=text, content_type="text/html", headers=headers)
+    return web.Response(status=fault.status, headers=headers)
 
 
 def _json(body: object) -> web.Response:
@@ -172,10 +257,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except BadRequest as problem:
-        return _error(problem)
-    except web.HTTPRequestEntityTooLarge:
-        message = f"The body is longer than {BODY_LIMIT} bytes."
-        return _error(BadRequest(message, code="request_too_large", status=413))
+        busy = problem.status in (429, 503)
+        return _error(problem, {"Retry-After": str(RETRY_AFTER_S)} if busy else None)
     except web.HTTPNotFound:
         message = f"There is nothing at {request.path[:80]}. Try /v1/models or /v1/chat/completions."
         return _error(BadRequest(message, code="not_found", status=404))
@@ -187,29 +270,35 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["X-Simulated"] = "1"
+    if not response.headers.get("Content-Type", "-"):  # the fault that says nothing of its type
+        del response.headers["Content-Type"]
 
 
-async def _pacing(app: web.Application) -> AsyncIterator[None]:
-    app[PACER] = Pacer(asyncio.get_running_loop())
-    yield
-    app[PACER].close()
-
-
-def build_app(profiles: Mapping[str, Profile], book: AnswerBook) -> web.Application:
+def build_app(profiles: Mapping[str, Profile], book: AnswerBook, limits: Limits) -> web.Application:
     """Return the application."""
-    simulator = Simulator(profiles, book)
-    app = web.Application(middlewares=[_errors], client_max_size=BODY_LIMIT)
+    simulator = Simulator(profiles, book, limits)
+    app = web.Application(middlewares=[_errors])
     app.on_response_prepare.append(_mark)
-    app.cleanup_ctx.append(_pacing)
-    app.router.add_get("/healthz", simulator.health)
-    app.router.add_get("/v1/models", simulator.models)
-    app.router.add_get("/v1/models/{slug}", simulator.model)
+    app.cleanup_ctx.append(simulator.run)
+    for path, handler in (
+        ("/healthz", simulator.health),
+        ("/metrics", simulator.metrics),
+        ("/metrics.json", simulator.metrics_json),
+        ("/openapi.json", simulator.openapi),
+        ("/v1/models", simulator.models),
+        ("/v1/models/{slug}", simulator.model),
+    ):
+        app.router.add_get(path, handler)
     app.router.add_post("/v1/chat/completions", simulator.chat)
+    app.router.add_post("/v1/completions", simulator.text)
     return app
 
 
-def build_runner(profiles: Mapping[str, Profile], book: AnswerBook) -> web.AppRunner:
+def build_runner(profiles: Mapping[str, Profile], book: AnswerBook, limits: Limits = NO_LIMITS) -> web.AppRunner:
     """Return the application ready to be served; a client that leaves stops its stream at once."""
     return web.AppRunner(
-        build_app(profiles, book), handler_cancellation=True, access_log=None, shutdown_timeout=GOODBYE_S
+        build_app(profiles, book, limits),
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=GOODBYE_S,
     )

@@ -1,13 +1,12 @@
 """`manage.py simulate`: the simulator alone, the same process as `python -m webapp.simulator`."""
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from webapp.simulator.__main__ import port
-from webapp.simulator.run import DEFAULT_HOST, DEFAULT_PORT, serve
+from webapp.simulator.run import add_arguments, run
 
 
 class Command(BaseCommand):
@@ -15,8 +14,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on (default %(default)s)")
-        parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="default %(default)s, 0: any free")
+        add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sys.exit(serve(options["host"], options["port"]))
+        sys.exit(run(Namespace(**options)))

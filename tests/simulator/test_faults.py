@@ -1,0 +1,141 @@
+"""Every fault as the app's own client sees it, over a real socket, and the table they stand in."""
+
+import re
+
+import orjson
+import pytest
+
+from tests.simulator.examples import asked
+from webapp.backends.openai_http import OpenAIHTTP
+from webapp.core.errors import Outcome
+from webapp.core.spec import BackendSpec, Limits, PromptSpec
+from webapp.services.turns import LiveTurn, run_turn
+from webapp.simulator.answers import load_book
+from webapp.simulator.faults import FAULTS, Framing, find_fault
+from webapp.simulator.faults_events import MANY_SCRIPTS
+from webapp.simulator.wire_framing import framing_of
+
+LIMITS = Limits(first_byte_s=0.4, gap_s=0.4, total_s=20)
+HAIKU = load_book().find("haiku").text
+DONE = "done"
+
+# What our client makes of each: an error's kind, or "done".
+ENDS = {
+    "slow-first": "first_event_timeout",
+    "401": "auth",
+    "u4-403": "auth",
+    "u5": "not_found",
+    "u5-path": "not_found",
+    "429": "rate_limited",
+    "u6-date": "rate_limited",
+    "u6-absent": "rate_limited",
+    "u6-absurd": "rate_limited",
+    "500": "http_status",
+    "u7": "http_status",
+    "503": "http_status",
+    "u7-529": "http_status",
+    "u8": "not_a_stream",
+    "u8-html": "not_a_stream",
+    "u9": "redirected",
+    "u9-307": "redirected",
+    "u9-308": "redirected",
+    "hang": "first_byte_timeout",
+    "silent": "first_event_timeout",
+    "u11-comments": "first_event_timeout",
+    "stall": "gap_timeout",
+    "reset": "truncated",
+    "truncate": "truncated",
+    "u14-close": "truncated",
+    "no-done": DONE,
+    "linger": DONE,
+    "error": "upstream_error",
+    "u17-event": "upstream_error",
+    "u18": DONE,
+    "u18-many": "protocol",
+    "garbage": DONE,
+    "u19": DONE,
+    "u20": DONE,
+    "u20-cr": DONE,
+    "u20-crlf": DONE,
+    "u21": DONE,
+    "u22": DONE,
+    "u23": DONE,
+    "u23-bytes": DONE,
+    "u24": "gap_timeout",
+    "u25": "too_large",
+    "u25-body": "too_large",
+    "u26": "encoding",
+    "u26-members": "encoding",
+    "u28": DONE,
+    "u29": DONE,
+    "u30": DONE,
+    "u34-http10": DONE,
+    "u34": DONE,
+    "u34-type": DONE,
+    "u34-notype": "not_a_stream",
+    "u34-100": DONE,
+    "u34-103": DONE,
+}
+
+
+async def turn_with(simulator: str, fault: str, slug: str = "quick") -> LiveTurn:
+    spec = BackendSpec("x", "x", f"{simulator}/v1", f"{slug}+{fault}", limits=LIMITS)
+    turn = LiveTurn(spec, PromptSpec(({"role": "user", "content": "Write a haiku"},), max_tokens=200))
+    client = OpenAIHTTP()
+    try:
+        await run_turn(turn, client)
+    finally:
+        await client.close()
+    return turn
+
+
+def test_every_fault_has_an_expected_end() -> None:
+    assert set(ENDS) | {"u27"} == set(FAULTS)
+
+
+@pytest.mark.parametrize("fault", ENDS)
+async def test_a_fault_ends_as_it_should(simulator: str, fault: str) -> None:
+    turn = await turn_with(simulator, fault)
+    if ENDS[fault] == DONE:
+        assert turn.error is None, turn.error
+        assert turn.outcome is Outcome.DONE
+    else:
+        assert turn.error is not None
+        assert turn.error.kind == ENDS[fault], turn.error.message
+
+
+@pytest.mark.parametrize("fault", ["u19", "u20", "u20-cr", "u20-crlf", "u23", "u23-bytes", "u29", "u34", "linger"])
+async def test_odd_but_legal_streams_lose_nothing(simulator: str, fault: str) -> None:
+    assert (await turn_with(simulator, fault)).text == HAIKU
+
+
+async def test_split_characters_arrive_whole(simulator: str) -> None:
+    inserted = orjson.loads(MANY_SCRIPTS[6:])["choices"][0]["delta"]["content"]
+    text = (await turn_with(simulator, "u21")).text
+    assert text.replace(inserted, "") == HAIKU
+    assert inserted in text
+
+
+def test_an_answer_may_be_forced_to_a_great_length_as_far_as_the_context_goes() -> None:
+    request = asked("Write a haiku", model="flood+u27", max_tokens=5)
+    assert (request.max_tokens, request.ignore_eos) == (100_000, True)
+    assert asked("x" * 200_000, model="flood+u27").max_tokens == 131_072 - 50_000
+
+
+@pytest.mark.parametrize("name", ["u12", "U12", "u012", "fault-u12", "stall"])
+def test_a_fault_has_a_name_and_a_number(name: str) -> None:
+    assert find_fault(name) is FAULTS["stall"]
+
+
+@pytest.mark.parametrize("name", ["u1", "u99", "u4-nothing", "stal", "", "u12x"])
+def test_what_is_not_in_the_table_is_no_fault(name: str) -> None:
+    assert find_fault(name) is None
+
+
+@pytest.mark.parametrize("framing", [Framing.NO_SPACE, Framing.CR, Framing.CRLF, Framing.MIXED, Framing.BYTES])
+def test_a_framing_changes_no_data(framing: Framing) -> None:
+    events = [b'data: {"a":%d}\n\n' % number for number in range(40)]
+    framed = b"".join(framing_of(framing)(events))
+    lines = [line.removeprefix(b"data:").strip() for line in re.split(rb"\r\n|\r|\n", framed) if line]
+    assert lines == [event[6:].strip() for event in events]
+    assert len(re.split(rb"\r\n|\r|\n", framed)) == 2 * len(events) + 1  # a blank line after each

@@ -1,0 +1,208 @@
+"""Measure the pace that the simulator keeps on this host: its own process, real sockets, a client that only reads.
+
+Rate and lateness are the client's: the time at which its socket delivered a token against the time at which the
+token was due. Beside them stands the same load paced by `asyncio.sleep`, without any socket: what a mock server
+that sleeps between tokens could reach at best.
+"""
+
+import asyncio
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+
+import orjson
+
+from webapp.simulator.check_profiles import write_profiles
+from webapp.simulator.pacing import monotonic_ns
+from webapp.simulator.profile import ProfileError, load_all
+
+RATE_TOLERANCE = 0.01
+SECONDS = 3.0
+CELLS = ((1, 2000), (10, 2000), (50, 2000), (500, 50))  # streams, tokens per second of each
+_SIM = re.compile(rb'"due_us":(\d+),"sent_ns":(\d+)')
+_ARRIVED = re.compile(rb'"arrived_ns":(\d+)')
+
+
+@dataclass(slots=True)
+class Trace:
+    """The tokens of one stream: when each was due and when it came, ns."""
+
+    due_ns: list[int]
+    came_ns: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    streams: int
+    tok_s: float
+    rate_error: float  # of the mean stream, 0.01 is 1 %
+    late_p50_ms: float
+    late_p99_ms: float
+    gap_p99_ms: float  # of |gap - gap that was due|
+
+    @property
+    def met(self) -> bool:
+        return abs(self.rate_error) <= RATE_TOLERANCE
+
+
+class Reader(asyncio.Protocol):
+    """One request and its answer, read as the socket delivers it."""
+
+    def __init__(self, model: str, tokens: int) -> None:
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": "Measure the pace."}],
+            "stream": True,
+            "max_tokens": tokens,
+            "ignore_eos": True,
+            "seed": 1,
+        }
+        text = orjson.dumps(body)
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: check\r\nContent-Length: %d\r\n\r\n" % len(text)
+        self._request = head + text
+        self._rest = b""
+        self._arrived_ns = 0
+        self.trace = Trace([], [])
+        self.done = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        came_ns = monotonic_ns()
+        data = self._rest + data
+        cut = data.rfind(b"\n\n") + 2
+        events, self._rest = data[:cut], data[cut:]
+        if not self._arrived_ns and (found := _ARRIVED.search(events)):
+            self._arrived_ns = int(found[1])
+        for due_us, _ in _SIM.findall(events):
+            self.trace.due_ns.append(self._arrived_ns + int(due_us) * 1000)
+            self.trace.came_ns.append(came_ns)
+        if b"[DONE]" in events and not self.done.done():
+            self.done.set_result(None)
+
+    def connection_lost(self, problem: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(ConnectionError("the simulator ended the stream early"))
+
+
+def check(folder: Path | None = None) -> int:
+    """Measure and print; return 0 where every pace is kept within 1 %, 1 otherwise."""
+    try:
+        profiles, shipped = load_all(folder), load_all()
+    except ProfileError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    new = [slug for slug, profile in profiles.items() if shipped.get(slug) != profile]
+    print(f"{len(profiles)} profiles are in order. Measuring the pace on this host, about half a minute …", flush=True)
+    rows = asyncio.run(_measure())
+    own = asyncio.run(_measure_profiles(folder, new)) if folder and new else []
+    print(table([*rows, *own]))
+    missed = [row for row in [*rows, *own] if not row.name.startswith("asyncio") and not row.met]
+    print("Every pace is kept within 1 %." if not missed else f"{len(missed)} not within 1 %: this host is too slow.")
+    return 1 if missed else 0
+
+
+async def _measure() -> list[Row]:
+    rows = []
+    with tempfile.TemporaryDirectory() as name, Served(write_profiles(Path(name))) as server:
+        for streams, tok_s in CELLS:
+            traces = await _read(server.port, f"check-{tok_s}", streams, int(tok_s * SECONDS))
+            rows.append(row("simulator", traces, tok_s))
+            rows.append(row("asyncio.sleep", await _sleep(streams, tok_s), tok_s))
+    return rows
+
+
+async def _measure_profiles(folder: Path, slugs: Sequence[str]) -> list[Row]:
+    """Measure each profile with one stream, against its own due times."""
+    rows = []
+    with Served(folder) as server:
+        for slug in slugs:
+            (trace,) = await _read(server.port, slug, 1, 100)
+            span_ns = trace.due_ns[-1] - trace.due_ns[0]
+            rows.append(row(slug, [trace], (len(trace.due_ns) - 1) / span_ns * 1e9))
+    return rows
+
+
+class Served:
+    """A simulator in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, "-m", "webapp.simulator", "--port", "0", "--profiles", str(folder)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline().rsplit(":", 1)[-1])
+
+    def __enter__(self) -> "Served":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.communicate()
+
+
+async def _read(port: int, model: str, streams: int, tokens: int) -> list[Trace]:
+    loop = asyncio.get_running_loop()
+    opened = [await loop.create_connection(lambda: Reader(model, tokens), "127.0.0.1", port) for _ in range(streams)]
+    await asyncio.gather(*(reader.done for _, reader in opened))
+    for transport, _ in opened:
+        transport.close()
+    return [reader.trace for _, reader in opened]
+
+
+async def _sleep(streams: int, tok_s: float) -> list[Trace]:
+    async def stream() -> Trace:
+        trace, began_ns = Trace([], []), monotonic_ns()
+        for place in range(int(tok_s * SECONDS)):
+            trace.due_ns.append(began_ns + int(place / tok_s * 1e9))
+            trace.came_ns.append(monotonic_ns())
+            await asyncio.sleep(1 / tok_s)
+        return trace
+
+    return await asyncio.gather(*(stream() for _ in range(streams)))
+
+
+def row(name: str, traces: Sequence[Trace], tok_s: float) -> Row:
+    """Return the figures of some streams that all should run at `tok_s`."""
+    late = sorted(came - due for trace in traces for due, came in zip(trace.due_ns, trace.came_ns, strict=True))
+    gaps = sorted(
+        abs((came - before) - (due - due_before))
+        for trace in traces
+        for (due_before, due), (before, came) in zip(pairwise(trace.due_ns), pairwise(trace.came_ns), strict=True)
+    )
+    rates = [(len(trace.came_ns) - 1) / (trace.came_ns[-1] - trace.came_ns[0]) * 1e9 for trace in traces]
+    return Row(
+        name,
+        len(traces),
+        tok_s,
+        fmean(rates) / tok_s - 1,
+        _quantile(late, 0.5) / 1e6,
+        _quantile(late, 0.99) / 1e6,
+        _quantile(gaps, 0.99) / 1e6,
+    )
+
+
+def _quantile(ordered: Sequence[int], share: float) -> int:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as plain text."""
+    heads = ("streams", 7), ("tok/s", 8), ("rate error", 10), ("late p50", 10), ("late p99", 10), ("gap p99", 10)
+    lines = [" ".join([f"{'paced by':26}", *(f"{head:>{width}}" for head, width in heads)])]
+    lines += [
+        f"{one.name:26} {one.streams:>7} {one.tok_s:>8.1f} {one.rate_error:>+9.2%} "
+        f"{one.late_p50_ms:>7.3f} ms {one.late_p99_ms:>7.3f} ms {one.gap_p99_ms:>7.3f} ms"
+        for one in rows
+    ]
+    return "\n".join(lines)

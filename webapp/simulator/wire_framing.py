@@ -1,0 +1,75 @@
+"""From events to the segments that a socket gets: plainly, or as one of the faults wants it. Pure.
+
+A framing returns a list of byte strings, each of them a write (and a chunk of the HTTP body) of its own.
+"""
+
+import gzip
+import zlib
+from collections.abc import Callable, Sequence
+from itertools import cycle
+
+from webapp.simulator.faults import Framing
+
+Frame = Callable[[Sequence[bytes]], Sequence[bytes]]
+
+GATHERED = 16
+# The ends of a line and of the blank line after it. A CR before an LF would be a single end.
+_PAIRS = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\r\n\n", b"\r\n\r", b"\n\r", b"\r\r\n")
+
+
+def plain(events: Sequence[bytes]) -> Sequence[bytes]:
+    """All events in one write."""
+    return (b"".join(events),)
+
+
+def framing_of(name: Framing) -> Frame:
+    """Return a framing; it may hold something back, and belongs to one stream."""
+    match name:
+        case Framing.NO_SPACE:
+            return lambda events: (b"".join(events).replace(b"data: ", b"data:"),)
+        case Framing.CR:
+            return lambda events: (b"".join(events).replace(b"\n", b"\r"),)
+        case Framing.CRLF:
+            return lambda events: (b"".join(events).replace(b"\n", b"\r\n"),)
+        case Framing.MIXED:
+            return _mixed
+        case Framing.GATHERED:
+            return _gathered()
+        case Framing.BYTES:
+            return lambda events: [bytes((byte,)) for byte in b"".join(events)]
+        case Framing.GZIP:
+            return _compressed()
+        case Framing.GZIP_MEMBERS:
+            return lambda events: (gzip.compress(b"".join(events)),)
+    return plain
+
+
+def _mixed(events: Sequence[bytes]) -> Sequence[bytes]:
+    """End each event's line and its blank line in another way."""
+    ends = cycle(_PAIRS)
+    return (b"".join(event[:-2] + next(ends) if event.count(b"\n") == 2 else event for event in events),)
+
+
+def _gathered() -> Frame:
+    held: list[bytes] = []
+
+    def frame(events: Sequence[bytes]) -> Sequence[bytes]:
+        held.extend(events)
+        if len(held) < GATHERED and not held[-1].startswith(b"data: [DONE]"):
+            return ()
+        joined = b"".join(held)
+        held.clear()
+        return (joined,)
+
+    return frame
+
+
+def _compressed() -> Frame:
+    # 31: a gzip header, window of 32 kB. Each write is flushed, or the first token would wait for the last.
+    packer = zlib.compressobj(wbits=31)
+
+    def frame(events: Sequence[bytes]) -> Sequence[bytes]:
+        data = packer.compress(b"".join(events)) + packer.flush(zlib.Z_SYNC_FLUSH)
+        return (data + packer.flush(),) if events[-1].startswith(b"data: [DONE]") else (data,)
+
+    return frame
