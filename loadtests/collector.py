@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import orjson
 
 from loadtests.live import Recent, Recently
 from webapp.clock import now_ns
+from webapp.core import loadsummary, vllmbench
 from webapp.core.generator import Watch
 from webapp.core.loadplan import Plan
-from webapp.core.loadstats import LoadStats, exit_code
+from webapp.core.loadstats import LoadStats
 from webapp.core.paired import Pairing
 
 VERSIONS = {"python": platform.python_version(), "platform": platform.platform()} | {
@@ -34,6 +36,7 @@ class Collector:
         self._running: dict[str, Mapping[str, list[int]]] = {}
         self._begun: dict[str, int] = {}
         self._over: dict[str, bool] = {}
+        self._series: list[dict[str, Any]] = []
         self._out = out
         self._requests = self._live = None
         if out is not None:
@@ -53,9 +56,13 @@ class Collector:
             if self._requests is not None:
                 self._requests.write(line + b"\n")
             if self.pairing is not None:
-                self.pairing.add(orjson.loads(line))
+                self._pair(orjson.loads(line))
         if self._requests is not None:
             self._requests.flush()
+
+    def _pair(self, record: Mapping[str, Any]) -> None:
+        if self.pairing is not None and self.plan.window.holds((record["marks_us"]["intended"] or 0) * 1000):
+            self.pairing.add(record)
 
     @property
     def now_ns(self) -> int:
@@ -91,6 +98,9 @@ class Collector:
         }
         if self.pairing is not None:
             line["pairs"] = self.pairing.verdicts()
+        self._series.append(line)
+        if len(self._series) > 2 * loadsummary.POINTS:
+            self._series = self._series[::2]
         if self._live is not None:
             self._live.write(orjson.dumps(line) + b"\n")
             self._live.flush()
@@ -98,36 +108,24 @@ class Collector:
 
     def summary(self, ended: str) -> dict[str, Any]:
         """Return summary.json; `ended` is "complete", "stopped" or "interrupted"."""
-        plan, stats = self.plan, self.stats
-        window = plan.window
-        measured_s = max(0, min(window.end, self.now_ns) - window.start) / 1e9
-        for slug in plan.slugs:
-            self.watch.send_late.merge(stats.backend(slug).histogram("late"))
-        reasons: list[str] = []
-        blocks = stats.summary(plan.slugs, measured_s)
-        for slug, block in blocks.items():
-            backend = stats.backend(slug)
-            own = Watch(self.watch.hub_lag, backend.histogram("late"), self.watch.cpu)
-            why = own.reasons(backend.histogram("ttft"), backend.histogram("icl"))
-            block["generator"] = own.summary(why)
-            block["slo"] = stats.slo.text or None
-            reasons += [reason for reason in why if reason not in reasons]
-        found: dict[str, Any] = {
-            "backends": blocks,
-            "generator": self.watch.summary(reasons),
-            "slo": {"text": stats.slo.text, "name": stats.slo.name, "target": stats.slo.target} if stats.slo else None,
-            "versions": VERSIONS,
-            "plan": described(plan),
-            "started_at": self.started_at,
-            "clock": {"t0_ns": self.t0_ns},
-            "duration_s": round(min(plan.duration_s, self.now_ns / 1e9), 3),
-            "measured_s": round(measured_s, 3),
-            "ended": ended,
-            "exit_code": exit_code(stats, plan.slugs, bool(reasons)),
-        }
+        found = loadsummary.summarise(
+            self.plan,
+            self.stats,
+            self.watch,
+            ended=ended,
+            elapsed_ns=self.now_ns,
+            started_at=self.started_at,
+            t0_ns=self.t0_ns,
+            versions=VERSIONS,
+        )
         if self.pairing is not None:
             found["pairs"] = self.pairing.verdicts()
         return found
+
+    def _vllm(self, measured_s: float) -> bytes:
+        """Return one line per backend, as `vllm bench serve --append-result` writes them."""
+        date = datetime.fromtimestamp(self.started_at, UTC).strftime("%Y%m%d-%H%M%S")
+        return b"".join(orjson.dumps(one) + b"\n" for one in vllmbench.results(self.plan, self.stats, measured_s, date))
 
     def finish(self, ended: str) -> dict[str, Any]:
         """Write the summary, close the files and return it."""
@@ -137,19 +135,18 @@ class Collector:
                 file.close()
         self._requests = self._live = None
         if self._out is not None:
-            partial = self._out / "summary.json.part"
-            partial.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
-            partial.replace(self._out / "summary.json")
+            charts = loadsummary.chart_data(self.plan, self.stats, self._series)
+            _write(self._out / "charts.json", orjson.dumps(charts))
+            _write(self._out / "vllm.json", self._vllm(found["measured_s"]))
+            _write(self._out / "summary.json", orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return found
 
 
-def described(plan: Plan) -> dict[str, Any]:
-    """Return the plan as it is published: without the prompts' texts and the names of keys."""
-    data = plan.as_data()
-    data["prompts"] = len(plan.prompts)
-    data["schedule"]["trace"] = len(plan.schedule.trace)
-    data["targets"] = [{**target, "key": bool(target["key"])} for target in data["targets"]]
-    return data
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is never seen half written."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(data)
+    partial.replace(path)
 
 
 def _ms(value: float | None) -> float | None:

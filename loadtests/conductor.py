@@ -24,7 +24,7 @@ from loadtests.collector import Collector
 from loadtests.session import open_session, session_of
 from loadtests.users import locust_users
 from webapp.clock import now_ns
-from webapp.core import loadplan
+from webapp.core import loadplan, loadsummary
 from webapp.core.loadplan import Plan
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class Conductor:
         while True:
             gevent.sleep(LOOK_S)
             self._obey_control(plan)
-            if now_ns() - live_ns >= LIVE_S * 1e9:
+            if collector.now_ns > 0 and now_ns() - live_ns >= LIVE_S * 1e9:
                 live_ns = now_ns()
                 self._absorb_own()
                 collector.live_line(self._users)
@@ -197,7 +197,7 @@ class Conductor:
         summary = collector.finish(self._ended)
         if self._plan is not None:
             self.environment.process_exit_code = summary["exit_code"]
-        for line in plain.table(summary):
+        for line in loadsummary.table(summary):
             log.info(line)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,24 +67,3 @@ def models(base: str) -> list[str]:
 def serves_ui(environment: Environment) -> bool:
     """Whether Locust's web page is in charge of starting and stopping."""
     return environment.web_ui is not None
-
-
-def table(summary: dict[str, Any]) -> Iterator[str]:
-    """Yield a summary as aligned lines of text."""
-    yield f"{'backend':28} {'ok':>6} {'failed':>6} {'TTFT p50':>9} {'p95':>8} {'TPOT p50':>9} {'tok/s':>8} {'req/s':>7} SLO"  # noqa: E501
-    for slug, block in summary["backends"].items():
-        counts, first = block["requests"], block["ttft_ms"]
-        cells = [first["p50"], first["p95"], block["tpot_ms"]["p50"], block["output_tokens_per_s"]]
-        texts = ["n/a" if value is None else f"{value:.1f}" for value in cells]
-        rate = block["requests_per_s"]
-        share = block["attainment"]
-        yield (
-            f"{slug:28} {counts['ok']:6} {counts['failed']:6} {texts[0]:>9} {texts[1]:>8} {texts[2]:>9} {texts[3]:>8} "
-            f"{'n/a' if rate is None else f'{rate:.2f}':>7} {'' if share is None else f'{share:.1%}'}"
-        )
-        for error in block["errors"][:3]:
-            yield f"  {error['count']} × {error['kind']}: {error['message']}"
-        for warning in block["warnings"]:
-            yield f"  ! {warning}"
-    for reason in summary["generator"]["reasons"]:
-        yield f"generator-limited: {reason}"

@@ -125,4 +125,4 @@ class Histogram:
 
 
 def _over(value: float | None, unit: float) -> float | None:
-    return None if value is None else value / unit
+    return None if value is None else round(value / unit, 6)

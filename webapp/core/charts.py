@@ -1,0 +1,172 @@
+"""Charts as Vega-Lite specifications: plain dicts, drawn by the page and exported to SVG, PNG and PDF alike.
+
+Each function takes the data that a result keeps (`loadsummary.chart_data`) and returns a specification without any
+reference to the outside: no URL, no expression that needs eval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
+# Okabe and Ito's colours (2008), told apart with any kind of colour vision; black and yellow left out.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F4A00", "#5B5B5B")
+FIGURE_TITLES = {
+    "ttft": "time to first token, ms",
+    "tpot": "time per output token, ms",
+    "icl": "inter-chunk latency, ms",
+    "e2e": "whole answer, ms",
+}
+SERIES_TITLES = {
+    "ttft_ms": "time to first token, ms",
+    "icl_ms": "inter-chunk latency, ms",
+    "output_tokens_per_s": "output tokens per second",
+    "requests_per_s": "answers per second",
+    "errors_per_s": "errors per second",
+    "running": "streaming",
+    "waiting": "waiting for the first token",
+}
+WIDTH, HEIGHT = 560, 220
+Spec = dict[str, Any]
+
+
+def percentiles_over_time(series: Sequence[Mapping[str, Any]], slugs: Sequence[str], figure: str = "ttft") -> Spec:
+    """Return p50 (full) and p95 (dashed) of the last seconds over the run's time, one colour per backend."""
+    rows = []
+    for line in series:
+        for slug in slugs:
+            for name in ("p50", "p95"):
+                value = line["backends"].get(slug, {}).get(f"{figure}_{name}_ms")
+                if value is not None:
+                    rows.append({"t": line["t_s"], "backend": slug, "ms": value, "percentile": name})
+    dash = {"field": "percentile", "type": "nominal", "scale": {"domain": ["p50", "p95"], "range": [[1, 0], [4, 3]]}}
+    return _chart(
+        f"{FIGURE_TITLES[figure].capitalize()}, over the last ten seconds",
+        rows,
+        {"type": "line", "interpolate": "monotone", "clip": True},
+        x=_time_axis(),
+        y=_axis("ms", FIGURE_TITLES[figure]),
+        color=_colour(slugs),
+        strokeDash={**dash, "legend": {"title": None}},
+    )
+
+
+def rate_over_time(
+    series: Sequence[Mapping[str, Any]], slugs: Sequence[str], name: str = "output_tokens_per_s"
+) -> Spec:
+    """Return one of SERIES_TITLES over the run's time."""
+    rows = [
+        {"t": line["t_s"], "backend": slug, "value": line["backends"][slug].get(name)}
+        for line in series
+        for slug in slugs
+        if slug in line["backends"]
+    ]
+    return _chart(
+        SERIES_TITLES[name].capitalize(),
+        rows,
+        {"type": "line", "interpolate": "monotone", "clip": True},
+        x=_time_axis(),
+        y=_axis("value", SERIES_TITLES[name]),
+        color=_colour(slugs),
+    )
+
+
+def distribution(bars: Mapping[str, Sequence[Sequence[float]]], figure: str) -> Spec:
+    """Return how a figure is distributed, as cumulative share over a logarithmic axis.
+
+    A cumulative curve needs no bins to be chosen, and its crossing of 0.95 is the percentile.
+    """
+    rows = []
+    for slug, found in bars.items():
+        total, seen = sum(count for _, _, count in found), 0.0
+        for low, high, count in found:
+            rows.append({"ms": max(low, 1e-3), "share": seen / total, "backend": slug})
+            seen += count
+            rows.append({"ms": max(high, 1e-3), "share": seen / total, "backend": slug})
+    return _chart(
+        f"Distribution of {FIGURE_TITLES[figure]}",
+        rows,
+        {"type": "line", "interpolate": "linear"},
+        x=_axis("ms", FIGURE_TITLES[figure], scale={"type": "log", "nice": True}),
+        y=_axis("share", "share of requests", scale={"domain": [0, 1]}, axis={"format": "%"}),
+        color=_colour(list(bars)),
+    )
+
+
+def throughput_against_interactivity(points: Iterable[Mapping[str, Any]], slugs: Sequence[str]) -> Spec:
+    """Return the trade of a sweep: output tokens per second of all users against tokens per second of each.
+
+    `points` hold `backend`, `load` (users or requests per second), `interactivity`, `throughput`.
+    """
+    rows = [dict(point) for point in points if point["interactivity"] and point["throughput"]]
+    encoding = {
+        "x": _axis("interactivity", "tokens per second of one user (1000 / TPOT p50)"),
+        "y": _axis("throughput", "output tokens per second of all users"),
+        "color": _colour(slugs),
+        "order": {"field": "load", "type": "quantitative"},
+    }
+    label = {"text": {"field": "load", "type": "quantitative"}}
+    return {
+        **_frame("Throughput against interactivity", rows),
+        "layer": [
+            {"mark": {"type": "line", "point": True}, "encoding": encoding},
+            {
+                "mark": {"type": "text", "align": "left", "dx": 6, "dy": -6, "fontSize": 10},
+                "encoding": {**{name: encoding[name] for name in ("x", "y", "color")}, **label},
+            },
+        ],
+    }
+
+
+def attainment_over_load(points: Iterable[Mapping[str, Any]], slugs: Sequence[str], target: float) -> Spec:
+    """Return the share of good requests over the number of users, with its interval and the target.
+
+    `points` hold `backend`, `load`, `attainment`, `low`, `high`.
+    """
+    rows = [dict(point) for point in points if point["attainment"] is not None]
+    x = _axis("load", "users")
+    scale = {"domain": [0, 1]}
+    y = _axis("attainment", "share of good answers", scale=scale, axis={"format": "%"})
+    interval = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": _colour(slugs)}
+    return {
+        **_frame("How many users?", rows),
+        "layer": [
+            {"mark": {"type": "rule", "opacity": 0.5}, "encoding": interval},
+            {"mark": {"type": "line", "point": True}, "encoding": {"x": x, "y": y, "color": _colour(slugs)}},
+            {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"y": {"datum": target}}},
+        ],
+    }
+
+
+def _chart(title: str, rows: Sequence[Mapping[str, Any]], mark: Mapping[str, Any], **encoding: Any) -> Spec:
+    return {**_frame(title, rows), "mark": dict(mark), "encoding": encoding}
+
+
+def _frame(title: str, rows: Sequence[Mapping[str, Any]]) -> Spec:
+    return {
+        "$schema": SCHEMA,
+        "title": {"text": title, "anchor": "start", "fontWeight": 600},
+        "width": WIDTH,
+        "height": HEIGHT,
+        "background": None,
+        "data": {"values": [dict(row) for row in rows]},
+        "config": {
+            "font": "system-ui, sans-serif",
+            "view": {"stroke": None},
+            "axis": {"gridOpacity": 0.35, "domainOpacity": 0.4, "tickOpacity": 0.4, "titleFontWeight": 400},
+        },
+    }
+
+
+def _axis(field: str, title: str, **more: Any) -> dict[str, Any]:
+    return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+def _time_axis() -> dict[str, Any]:
+    return _axis("t", "seconds since the start")
+
+
+def _colour(slugs: Sequence[str]) -> dict[str, Any]:
+    scale = {"domain": list(slugs), "range": [COLOURS[k % len(COLOURS)] for k in range(len(slugs))]}
+    return {"field": "backend", "type": "nominal", "scale": scale, "legend": {"title": None, "orient": "bottom"}}

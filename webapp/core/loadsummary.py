@@ -1,0 +1,129 @@
+"""A load run's results as they are published: summary.json, and the few hundred points that its charts need.
+
+Made by the generator when a run ends, and again from requests.jsonl where a run was killed before it could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from webapp.core.generator import Watch
+from webapp.core.histogram import Histogram
+from webapp.core.loadplan import Plan
+from webapp.core.loadrecord import record_from_data
+from webapp.core.loadstats import LoadStats, exit_code
+
+COMPLETE, STOPPED, INTERRUPTED = "complete", "stopped", "interrupted"
+CHART_FIGURES = ("ttft", "tpot", "icl", "e2e")
+BARS = 80
+POINTS = 300
+
+
+def summarise(
+    plan: Plan,
+    stats: LoadStats,
+    watch: Watch,
+    *,
+    ended: str,
+    elapsed_ns: int,
+    started_at: float,
+    t0_ns: int,
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return summary.json. `elapsed_ns` is how long the run has lasted, `started_at` seconds of the wall clock."""
+    window = plan.window
+    measured_s = max(0, min(window.end, elapsed_ns) - window.start) / 1e9
+    blocks = stats.summary(plan.slugs, measured_s)
+    late, reasons = Histogram(), []
+    for slug, block in blocks.items():
+        backend = stats.backend(slug)
+        late.merge(backend.histogram("late"))
+        own = Watch(watch.hub_lag, backend.histogram("late"), watch.cpu)
+        why = own.reasons(backend.histogram("ttft"), backend.histogram("icl"))
+        block["generator"] = own.summary(why)
+        block["slo"] = stats.slo.text or None
+        reasons += [reason for reason in why if reason not in reasons]
+    return {
+        "backends": blocks,
+        "generator": Watch(watch.hub_lag, late, watch.cpu).summary(reasons),
+        "slo": {"text": stats.slo.text, "name": stats.slo.name, "target": stats.slo.target} if stats.slo else None,
+        "versions": dict(versions),
+        "plan": described(plan),
+        "started_at": started_at,
+        "clock": {"t0_ns": t0_ns},
+        "duration_s": round(min(plan.duration_s, elapsed_ns / 1e9), 3),
+        "measured_s": round(measured_s, 3),
+        "ended": ended,
+        "exit_code": exit_code(stats, plan.slugs, bool(reasons)),
+    }
+
+
+def rebuilt(plan: Plan, lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], LoadStats]:
+    """Return the summary of a run that was killed, from the records that it had written.
+
+    What the generator saw of itself is lost with it, so its verdict is about the lateness of requests only.
+    """
+    stats = LoadStats(plan.window, plan.limits())
+    last_ns = 0
+    for line in lines:
+        record = record_from_data(line)
+        last_ns = max(last_ns, record.end)
+        stats.add(record)
+    found = summarise(plan, stats, Watch(), ended=INTERRUPTED, elapsed_ns=last_ns, started_at=0.0, t0_ns=0, versions={})
+    return found, stats
+
+
+def described(plan: Plan) -> dict[str, Any]:
+    """Return the plan as it is published: without the prompts' texts and the names of keys."""
+    data = plan.as_data()
+    data["prompts"] = len(plan.prompts)
+    data["schedule"]["trace"] = len(plan.schedule.trace)
+    data["targets"] = [{**target, "key": bool(target["key"])} for target in data["targets"]]
+    return data
+
+
+def chart_data(plan: Plan, stats: LoadStats, series: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the charts of a result need, the same few kilobytes for a thousand requests and for a million."""
+    distribution = {
+        slug: {figure: bars(stats.backend(slug).histogram(figure)) for figure in CHART_FIGURES} for slug in plan.slugs
+    }
+    return {"distribution": distribution, "series": list(thinned(series))}
+
+
+def bars(histogram: Histogram, most: int = BARS) -> list[tuple[float, float, int]]:
+    """Return (from ms, to ms, count), neighbouring buckets joined until there are at most `most`."""
+    found = [(low / 1e6, high / 1e6, count) for low, high, count in histogram.bars()]
+    while len(found) > most:
+        pairs = [found[k : k + 2] for k in range(0, len(found), 2)]
+        found = [(pair[0][0], pair[-1][1], sum(bar[2] for bar in pair)) for pair in pairs]
+    return found
+
+
+def thinned(series: Sequence[Mapping[str, Any]], most: int = POINTS) -> Sequence[Mapping[str, Any]]:
+    """Return at most `most` lines, evenly chosen, the last one kept."""
+    step = -(-len(series) // most) if series else 1
+    return list(series[::-1][::step])[::-1]
+
+
+def table(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a result as aligned lines of text."""
+    heads = ("ok", "failed", "TTFT p50", "p95", "TPOT p50", "p95", "tok/s", "req/s", "good")
+    yield f"{'backend, times in ms':28}" + "".join(f"{head:>10}" for head in heads)
+    for slug, block in summary["backends"].items():
+        first, each, share = block["ttft_ms"], block["tpot_ms"], block["attainment"]
+        figures = [first["p50"], first["p95"], each["p50"], each["p95"], block["output_tokens_per_s"]]
+        counts = [str(block["requests"][name]) for name in ("ok", "failed")]
+        cells = [*counts, *map(number, [*figures, block["requests_per_s"]]), "" if share is None else f"{share:.1%}"]
+        yield f"{slug:28}" + "".join(f"{cell:>10}" for cell in cells)
+        for error in block["errors"][:3]:
+            yield f"  {error['count']} × {error['kind']}: {error['message']}"
+        for warning in block["warnings"]:
+            yield f"  ! {warning}"
+
+
+def number(value: float | None) -> str:
+    """Return a figure with about three digits, "n/a" for None."""
+    if value is None:
+        return "n/a"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

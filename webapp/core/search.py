@@ -1,0 +1,112 @@
+"""How many users? A search for the largest load at which a backend still meets an SLO. Pure: it proposes, it is told.
+
+Doubles until the attainment falls under its target, then halves the distance. Every step's attainment has Wilson's
+interval; the answer's own interval reaches from the largest load that surely meets the target to the smallest that
+surely does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from webapp.core.slo import Slo, wilson
+
+FINE = 0.05  # the distance, as a share of the answer, at which the search is content
+MOST_STEPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One load that was tried: `good` of `asked` requests met the SLO. `limited`: the generator was the bottleneck."""
+
+    users: int
+    good: int
+    asked: int
+    limited: bool = False
+
+    @property
+    def attainment(self) -> float:
+        return self.good / self.asked if self.asked else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.good, self.asked)
+
+
+@dataclass(slots=True)
+class Search:
+    """Ask for `following`, try it, `tell` what came of it; None is the end."""
+
+    slo: Slo
+    start: int = 1
+    most: int = 256
+    steps: list[Step] = field(default_factory=list)
+
+    def following(self) -> int | None:
+        """Return the next number of users to try, None where the answer is found."""
+        if len(self.steps) >= MOST_STEPS or any(step.limited for step in self.steps):
+            return None
+        low, high = self.low, self.high
+        if high is None:
+            proposed = min(max(2 * low, self.start), self.most)
+            return None if proposed == low else proposed
+        if high - low <= max(1, FINE * low):
+            return None
+        return (low + high) // 2
+
+    def tell(self, step: Step) -> None:
+        self.steps.append(step)
+
+    @property
+    def low(self) -> int:
+        """The largest load that met the target, below any that did not."""
+        high = self.high
+        met = [step.users for step in self._valid if self._met(step) and (high is None or step.users < high)]
+        return max(met, default=0)
+
+    @property
+    def high(self) -> int | None:
+        """The smallest load that missed the target."""
+        return min((step.users for step in self._valid if not self._met(step)), default=None)
+
+    @property
+    def interval(self) -> tuple[int, int | None]:
+        """The largest load that surely meets the target, and the smallest that surely does not (None: none tried)."""
+        target = self.slo.target
+        surely = [step.users for step in self._valid if step.interval[0] >= target and step.users <= self.low]
+        never = [step.users for step in self._valid if step.interval[1] < target]
+        return max(surely, default=0), min(never, default=None)
+
+    def sentence(self, name: str) -> str:
+        """Answer in one sentence."""
+        share = f"for {self.slo.target:.0%} of requests with {self.slo.sentence}"
+        if not self._valid:
+            return f"{name}: not measurable, the generator itself was the limit."
+        if not self.low:
+            return f"{name} does not serve even {self._valid[0].users} user(s) {share}."
+        least, most = self.interval
+        if self.high is None:
+            reason = (
+                "beyond, the generator is the limit" if any(s.limited for s in self.steps) else "no more were tried"
+            )
+            return f"{name} serves at least {self.low} users {share}; {reason}."
+        between = f"between {least} and {most - 1}" if most else f"at least {least}"
+        return f"{name} serves {self.low} users ({between}) {share}."
+
+    def as_data(self, slug: str) -> dict[str, Any]:
+        least, most = self.interval
+        steps = [
+            {"backend": slug, "load": step.users, "attainment": step.attainment, "asked": step.asked}
+            | {"low": step.interval[0], "high": step.interval[1], "limited": step.limited}
+            for step in self.steps
+        ]
+        answer = {"users": self.low, "low": least, "high": most, "first_failed": self.high}
+        return {**answer, "sentence": self.sentence(slug), "steps": steps}
+
+    @property
+    def _valid(self) -> list[Step]:
+        return [step for step in self.steps if not step.limited]
+
+    def _met(self, step: Step) -> bool:
+        return step.attainment >= self.slo.target

@@ -1,0 +1,69 @@
+"""Results in the shape of `vllm bench serve --save-result`, so that what reads those files can plot ours.
+
+One object per backend. The names are vLLM's; the definitions are ours, which differ in one point: TTFT is the first
+text, not the first message. Standard deviations are taken from histograms, within their one per cent.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+from webapp.core.histogram import Histogram
+from webapp.core.loadplan import Plan
+from webapp.core.loadstats import LoadStats
+
+FIGURES = {"ttft": "ttft", "tpot": "tpot", "itl": "icl", "e2el": "e2e"}
+
+
+def results(plan: Plan, stats: LoadStats, measured_s: float, date: str) -> list[dict[str, Any]]:
+    """Return one result per backend; `date` as vLLM writes it, YYYYMMDD-HHMMSS."""
+    return [_result(plan, stats, place, measured_s, date) for place in range(len(plan.targets))]
+
+
+def _result(plan: Plan, stats: LoadStats, place: int, measured_s: float, date: str) -> dict[str, Any]:
+    target = plan.targets[place]
+    backend = stats.backend(target.slug)
+    inputs, outputs = (backend.histogram(name).total for name in ("input_tokens", "output_tokens"))
+    per_s = 1 / measured_s if measured_s > 0 else 0.0
+    open_loop = plan.mode == "rate"
+    found: dict[str, Any] = {
+        "date": date,
+        "backend": "openai-chat",
+        "label": target.slug,
+        "model_id": target.model,
+        "num_prompts": backend.ok + backend.failed + backend.left,
+        "request_rate": plan.schedule.most() if open_loop else "inf",
+        "burstiness": 1 / plan.schedule.cv**2,
+        "max_concurrency": None if open_loop else plan.users,
+        "duration": measured_s,
+        "completed": backend.ok,
+        "failed": backend.failed,
+        "total_input_tokens": inputs,
+        "total_output_tokens": outputs,
+        "request_throughput": backend.ended * per_s,
+        "request_goodput": backend.ended_good * per_s if stats.slo else None,
+        "output_throughput": backend.tokens_in_window * per_s,
+        "total_token_throughput": backend.tokens_in_window * per_s + inputs * per_s,
+    }
+    for name, figure in FIGURES.items():
+        histogram = backend.histogram(figure)
+        found[f"mean_{name}_ms"] = _ms(histogram.mean)
+        found[f"median_{name}_ms"] = _ms(histogram.percentile(50))
+        found[f"std_{name}_ms"] = _ms(deviation(histogram))
+        for percent in (90, 95, 99):
+            found[f"p{percent}_{name}_ms"] = _ms(histogram.percentile(percent))
+    return found
+
+
+def deviation(histogram: Histogram) -> float | None:
+    """Return the standard deviation of a histogram's values, from the middles of its buckets."""
+    mean = histogram.mean
+    if mean is None:
+        return None
+    squares = sum(count * ((low + high - 1) / 2 - mean) ** 2 for low, high, count in histogram.bars())
+    return sqrt(squares / histogram.n)
+
+
+def _ms(value: float | None) -> float:
+    return 0.0 if value is None else value / 1e6
