@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHECK_PYTHON := import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Splitsecond needs Python 3.11 or newer; $(PYTHON) is %d.%d. Choose another: make demo PYTHON=python3.12" % sys.version_info[:2])
 
-.PHONY: demo test lint types bench format lock clean
+.PHONY: demo test lint types bench load format lock clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: requirements.txt
@@ -37,6 +37,9 @@ types: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev  ## speed, as ratios measured side by side in one run
 	@$(BIN)/python -m tests.bench
+
+load: $(VENV)/installed  ## one minute of synthetic users on two backends of the demo; results in var/loads/example
+	@$(BIN)/python manage.py load --backend wse3-llama-70b --backend h100x2-llama-70b --users 8 --duration 60 --slo reading --out var/loads/example
 
 format: $(VENV)/installed-dev
 	@$(BIN)/ruff check --fix .

@@ -119,3 +119,44 @@ class Turn(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["comparison", "lane", "step"], name="one_turn_per_lane_and_step")
         ]
+
+
+class LoadRun(models.Model):
+    """Synthetic users against one or more backends: what was planned, and what came of it.
+
+    The raw files (requests.jsonl, live.jsonl, …) lie in `folder`; everything that a page shows is in the row, so that a
+    result of a million requests is as light to show as one of a thousand. `exit_code` is null while it runs: 0 pass,
+    1 errors, 3 SLO missed, 4 not measurable.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "running", "running"
+        DONE = "done", "done"
+        STOPPED = "stopped", "stopped"
+        INTERRUPTED = "interrupted", "interrupted"
+        FAILED = "failed", "failed"
+
+    id = models.CharField(primary_key=True, max_length=32, default=new_id, editable=False)
+    created_at = models.DateTimeField(db_index=True)
+    ended_at = models.DateTimeField(null=True)
+    title = models.CharField(max_length=200, blank=True, default="")
+    asked_by = models.CharField(max_length=10)  # page, cli
+    state = models.CharField(max_length=12, choices=State.choices, default=State.RUNNING, db_index=True)
+    wire = models.CharField(max_length=10)
+    mode = models.CharField(max_length=10)
+    backends: models.JSONField[Any, Any] = models.JSONField(default=list)
+    plan: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    summary: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    charts: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    exit_code = models.SmallIntegerField(null=True)
+    note = models.TextField(blank=True, default="")
+    folder = models.CharField(max_length=500)
+    # Who supervises it, and its process group: at a start, runs of processes that are gone are ended and marked.
+    owner = models.CharField(max_length=120, blank=True, default="")
+    group = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.title or ", ".join(self.backends)

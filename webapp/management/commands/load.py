@@ -1,0 +1,252 @@
+"""`manage.py load`: a load test with Locust from the command line, with results as files and an exit code for CI."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+from webapp import queries
+from webapp.core.loadplan import CAPS, DETAILS, WIRES, Plan
+from webapp.core.loadsummary import table
+from webapp.core.slo import PRESETS
+from webapp.services import load, loadreport, loadsearch
+from webapp.services.backends import seed
+from webapp.services.loadhost import whereabouts
+from webapp.services.loadplans import Refusal, Where, Wishes, plan, read_text
+from webapp.services.loadprocess import LoadProcess
+
+MODES = ("run", "search", "ab", "sweep", "report")
+WHAT = (
+    "run (default); search: how many users; ab: paired comparison; sweep: throughput against interactivity; "
+    "report: write report.html of --out again"
+)
+LOOK_S = 0.5
+SAY_EVERY = 4  # looks
+REASONS = """exit codes: 0 pass, 1 errors in the run, 3 SLO missed, 4 not measurable"""
+
+
+class Command(BaseCommand):
+    help = "Load backends with synthetic users and write what was measured. " + REASONS
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add = parser.add_argument
+        add("what", nargs="?", choices=MODES, default="run", help=WHAT)
+        add("--backend", action="append", default=[], metavar="SLUG", help="repeat for more; each gets the same load")
+        add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+        add("--wire", choices=WIRES, default="sse", help="the app's machine wire, its page socket, or a backend's URL")
+        add("--users", help="users on each backend, each asking again when answered (sweep: 1,2,4,…)")
+        add("--rate", help="requests per second on each backend, open loop (sweep: 1,2,4,…)")
+        add("--arrival", choices=("constant", "poisson", "gamma"), default="", help="of an open loop (default poisson)")
+        add("--cv", type=float, default=2.0, help="coefficient of variation of gamma gaps (default %(default)s)")
+        add("--ramp", default="", metavar="FROM:TO", help="open loop: requests per second from the start to the end")
+        add("--steps", default="", metavar="R1,R2,…", help="open loop: equally long steps of requests per second")
+        add("--spike", default="", metavar="COUNT@SECONDS", help="so many requests at one instant")
+        add("--trace", type=Path, metavar="CSV", help="replay times and lengths")
+        add("--duration", type=float, required=False, default=30.0, metavar="S", help="seconds (of each step)")
+        add("--warmup", type=float, metavar="S", help="cut from the beginning (default a tenth)")
+        add("--cooldown", type=float, metavar="S", help="cut from the end (default a twentieth)")
+        add("--grace", type=float, default=30.0, metavar="S", help="wait so long for answers that are still coming")
+        add("--mix", default="chat", help="chat, conversation, code, 8k, fixed:IN/OUT, uniform:A-B/A-B, normal:…, "
+            "lognormal:…, scenario:SLUG; +prefix:TOKENS shares a beginning")  # fmt: skip
+        add("--prompts", type=Path, metavar="FILE", help="your own prompts: JSON lines, or ShareGPT's JSON")
+        add("--turns", type=int, default=1, help="questions in a conversation")
+        add("--slo", default="", help=f"limits such as 'ttft:500 tpot:50 e2e:10000', or one of {', '.join(PRESETS)}")
+        add("--workers", type=int, default=1, help="generator processes")
+        add("--seed", type=int, default=0, help="the same seed asks the same questions at the same times")
+        add("--think", type=float, default=0.0, metavar="S", help="mean pause of a user between questions")
+        add(
+            "--patience",
+            type=float,
+            default=0.0,
+            metavar="S",
+            help="mean patience with the first token",
+        )
+        add("--slow-readers", type=float, default=0.0, metavar="B/S", help="read at most so many bytes a second (sse)")
+        add("--reconnect", type=float, default=0.0, metavar="S", help="throw all sockets away every so often (ws)")
+        add("--max-requests", type=int, default=CAPS.requests, metavar="N", help="end after so many")
+        add("--max-users", type=int, default=256, metavar="N", help="search: no more than this")
+        add("--detail", choices=DETAILS, default="chunks", help="what requests.jsonl keeps (default %(default)s)")
+        add("--url", default="", help="the web app to load (default: the one at HOST and PORT, else one of its own)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["what"] == "report":
+            self._report(options["out"])
+            return
+        _prepare_database()
+        signal.signal(signal.SIGTERM, _as_interrupt)
+        try:
+            code = self._load(options)
+        except Refusal as refused:
+            raise CommandError(str(refused)) from None
+        except KeyboardInterrupt:
+            code = 1
+        sys.exit(code)
+
+    def _load(self, options: dict[str, Any]) -> int:
+        slugs = options["backend"]
+        if not slugs:
+            raise Refusal("Name a backend: --backend SLUG; see: manage.py backend list")
+        if unknown := [slug for slug in slugs if queries.backend(slug) is None]:
+            raise Refusal(f"There is no backend {unknown[0]!r}; see: manage.py backend list")
+        with whereabouts(slugs, options["wire"], options["url"]) as where:
+            if options["what"] == "search":
+                summary = self._search(options, where)
+            elif options["what"] == "sweep":
+                summary = self._sweep(options, where)
+            else:
+                made, keys = plan(_wishes(options), where)
+                summary = self._run(made, options["out"], keys)
+        out = options["out"]
+        loadreport.write(out, summary, load.results(out)[1])
+        self._keep(options, summary)
+        self._print(summary)
+        return int(summary["exit_code"])
+
+    def _search(self, options: dict[str, Any], where: Where) -> dict[str, Any]:
+        if not options["slo"]:
+            raise Refusal("A search needs an --slo, such as voice or 'ttft:500 tpot:50'.")
+        made, keys = plan(_wishes(options), where)
+
+        def run(step: Plan, folder: Path) -> dict[str, Any]:
+            return self._run(step.checked(), folder, keys)
+
+        return loadsearch.search(made, options["out"], run, self._say, options["max_users"])
+
+    def _sweep(self, options: dict[str, Any], where: Where) -> dict[str, Any]:
+        loads = _loads(options)
+        first = {"rate": str(loads[0])} if options["rate"] else {"users": str(round(loads[0]))}
+        made, keys = plan(_wishes({**options, **first}), where)
+
+        def run(step: Plan, folder: Path) -> dict[str, Any]:
+            return self._run(step.checked(), folder, keys)
+
+        return loadsearch.sweep(made, options["out"], run, self._say, loads)
+
+    def _run(self, made: Plan, folder: Path, keys: dict[str, str]) -> dict[str, Any]:
+        """Run one plan to its end and return its summary; whatever ends this command ends the generator first."""
+        process = LoadProcess(made, folder, keys)
+        offset, looks = 0, 0
+        try:
+            while process.wait(LOOK_S) is None:
+                lines, offset = load.read_live(folder, offset)
+                looks += 1
+                if lines and looks % SAY_EVERY == 0:
+                    self._say(_progress(lines[-1]))
+        except KeyboardInterrupt:
+            self._say("Stopping…")
+        finally:
+            process.stop()
+        summary, _, _ = load.results(folder)
+        if not summary:
+            raise Refusal(load.last_words(folder))
+        return summary
+
+    def _keep(self, options: dict[str, Any], summary: dict[str, Any]) -> None:
+        """Keep the run among those that the page lists; a database that cannot is no reason to fail."""
+        try:
+            load.keep_finished(options["out"], summary, title=f"load {options['what']}")
+        except DatabaseError as error:
+            self.stderr.write(f"The run is not listed under /load/: {error}")
+
+    def _report(self, out: Path) -> None:
+        summary, charts, _ = load.results(out)
+        if not summary:
+            raise CommandError(f"{out} holds no results of a load test.")
+        self.stdout.write(str(loadreport.write(out, summary, charts)))
+
+    def _print(self, summary: dict[str, Any]) -> None:
+        for line in table(summary):
+            self.stdout.write(line)
+        for sentence in loadreport.sentences(summary):
+            self.stdout.write(sentence)
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+
+def _wishes(options: dict[str, Any]) -> Wishes:
+    paired = options["what"] == "ab"
+    if options["users"] and options["rate"]:
+        raise Refusal("Give --users (closed loop) or --rate (open loop), not both.")
+    rate = _number(options["rate"], "--rate") if options["rate"] else None
+    users = _number(options["users"], "--users") if options["users"] else None
+    return Wishes(
+        backends=tuple(options["backend"]),
+        wire=options["wire"],
+        users=None if users is None else round(users),
+        rate=rate,
+        arrival=options["arrival"],
+        cv=options["cv"],
+        ramp=options["ramp"],
+        steps=options["steps"],
+        spike=options["spike"],
+        trace=read_text(options["trace"], "trace") if options["trace"] else "",
+        paired=paired,
+        duration_s=options["duration"],
+        warmup_s=options["warmup"],
+        cooldown_s=options["cooldown"],
+        grace_s=options["grace"],
+        mix=options["mix"],
+        prompts=read_text(options["prompts"], "file of prompts") if options["prompts"] else "",
+        turns=options["turns"],
+        slo=options["slo"],
+        workers=options["workers"],
+        seed=options["seed"],
+        think_s=options["think"],
+        patience_s=options["patience"],
+        read_bytes_per_s=options["slow_readers"],
+        reconnect_s=options["reconnect"],
+        max_requests=options["max_requests"],
+        detail=options["detail"],
+    )
+
+
+def _loads(options: dict[str, Any]) -> list[float]:
+    text = options["rate"] or options["users"]
+    if not text:
+        raise Refusal("A sweep needs --users 1,2,4,… or --rate 1,2,4,….")
+    return [_number(part, "--users or --rate") for part in text.split(",")]
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if value < 0:
+        raise Refusal(f"{name} wants a number, not {text!r}.")
+    return value
+
+
+def _progress(line: dict[str, Any]) -> str:
+    parts = [f"{line['t_s']:6.1f} s"]
+    for slug, figures in line["backends"].items():
+        p50, p95 = (figures[name] for name in ("ttft_p50_ms", "ttft_p95_ms"))
+        first = "TTFT n/a" if p50 is None else f"TTFT {p50:.0f}/{p95:.0f} ms"
+        flow = f"{figures['output_tokens_per_s']:.0f} tok/s"
+        parts.append(f"{slug} {first} {flow} {figures['running']}+{figures['waiting']}")
+    return "   ".join(parts)
+
+
+def _prepare_database() -> None:
+    """Migrate where a migration is missing, and bring the simulator's backends up to date."""
+    try:
+        executor = MigrationExecutor(connection)
+        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            call_command("migrate", verbosity=0)
+        seed()
+    except (DatabaseError, OSError) as error:
+        raise CommandError(f"The database cannot be written ({error}); set VAR_DIR to another folder.") from None
+
+
+def _as_interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,225 @@
+"""A load run's report.html: one file without scripts and without references, its charts inside as SVG."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import vl_convert
+from django.conf import settings
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+
+from webapp.core import charts
+from webapp.core.loadstats import FIGURES
+from webapp.core.loadsummary import number
+
+log = logging.getLogger(__name__)
+
+STYLE = """
+:root{color-scheme:light dark;--ink:#1c2024;--soft:#60646c;--line:#d9d9e0;--paper:#fff;--bad:#b42318}
+@media(prefers-color-scheme:dark){:root{--ink:#edeef0;--soft:#b0b4ba;--line:#43484e;--paper:#18191b;--bad:#ff9592}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);
+max-width:75rem;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.6rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}p.soft,small{color:var(--soft)}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line)}
+th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--soft)}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1rem}
+.charts svg{width:100%;height:auto;background:#fff;border:1px solid var(--line);border-radius:6px}
+.bad{color:var(--bad)}small{overflow-wrap:anywhere}
+.badge{font-size:.75rem;border:1px solid;border-radius:3px;padding:0 .3rem}.answer{font-size:1.15rem;margin:1rem 0}
+"""
+NAMES = {"ttft": "TTFT", "ttfo": "TTFO", "tpot": "TPOT", "icl": "ICL", "e2e": "whole answer"}
+VERDICTS = {
+    0: "Pass.",
+    1: "There were errors in this run.",
+    3: "The SLO was missed.",
+    4: "Not measurable: too few samples, or the generator itself was the limit.",
+}
+
+
+def write(folder: Path, summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> Path:
+    """Write report.html into a run's folder and return its path."""
+    path = folder / "report.html"
+    path.write_text(page(summary, drawn(specs(summary, chart_data))), encoding="utf-8")
+    return path
+
+
+def write_apart(folder: Path) -> None:
+    """Have another process write the report: drawing takes half a second that a serving process has no time for."""
+    command = [sys.executable, "manage.py", "load", "report", "--out", str(folder)]
+    done = subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=60)  # noqa: S603
+    if done.returncode:
+        log.warning("the report of %s was not written: %s", folder, done.stderr.strip()[-300:])
+
+
+def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[charts.Spec]:
+    """Return the charts of a result, those of a sweep or a search first."""
+    slugs = list(summary["backends"])
+    found = []
+    if points := summary.get("sweep"):
+        found.append(charts.throughput_against_interactivity(points, slugs))
+    if search := summary.get("search"):
+        steps = [step for entry in search.values() for step in entry["steps"]]
+        found.append(charts.attainment_over_load(steps, slugs, summary["slo"]["target"]))
+    series, distribution = chart_data.get("series", []), chart_data.get("distribution", {})
+    if len(series) > 1:
+        found += [
+            charts.percentiles_over_time(series, slugs),
+            charts.percentiles_over_time(series, slugs, "icl"),
+            charts.rate_over_time(series, slugs),
+        ]
+    for figure in ("ttft", "tpot", "e2e"):
+        bars = {slug: entry[figure] for slug, entry in distribution.items() if entry.get(figure)}
+        if bars:
+            found.append(charts.distribution(bars, figure))
+    return found
+
+
+def drawn(found: Iterable[charts.Spec]) -> list[str]:
+    """Return charts as SVG texts."""
+    return [vl_convert.vegalite_to_svg(spec) for spec in found]
+
+
+def page(summary: Mapping[str, Any], svgs: Sequence[str]) -> str:
+    """Return the whole report."""
+    plan = summary["plan"]
+    started = datetime.fromtimestamp(summary["started_at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    badges = {target["slug"]: target["badge"] for target in plan["targets"]}
+    parts = [
+        format_html("<h1>Load test: {}</h1>", ", ".join(summary["backends"])),
+        format_html('<p class="soft">{} · {} · {} s measured · {}</p>', started, _load(plan), summary["measured_s"],
+                    summary["ended"]),
+        _answer(summary),
+        _table(summary["backends"], badges),
+        mark_safe('<div class="charts">' + "".join(svgs) + "</div>"),  # noqa: S308 (made by vl-convert from our specs)
+        _errors(summary["backends"]),
+        _notes(summary),
+    ]  # fmt: skip
+    head = format_html(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Load test</title>'
+        '<meta name="viewport" content="width=device-width"><style>{}</style></head><body>',
+        mark_safe(STYLE),  # noqa: S308 (a constant)
+    )
+    return head + "".join(parts) + "</body></html>\n"
+
+
+def sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Return what a result says, in words: the verdict, the search's answers, the pairs' differences."""
+    found = [entry["sentence"] for entry in summary.get("search", {}).values()]
+    for pair in summary.get("pairs", []):
+        if pair["figure"] != "tpot":
+            found.append(pair_sentence(pair))
+    if not summary.get("search"):
+        found.append(VERDICTS.get(summary["exit_code"], ""))
+    return [*found, *summary["generator"]["reasons"]]
+
+
+def pair_sentence(pair: Mapping[str, Any]) -> str:
+    """Say what a paired comparison found about one figure."""
+    name = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "the whole answer"}[pair["figure"]]
+    a, b = pair["a"], pair["b"]
+    if pair["result"] == "cannot tell":
+        return f"{name}: cannot tell {a} from {b} with {pair['n']} pairs."
+    low, high = pair["interval_ms"]
+    detail = (
+        f"median difference {pair['difference_ms']:+.1f} ms, 99 % interval {low:+.1f} to {high:+.1f} ms, "
+        f"{a} first in {pair['p_a_faster']:.0%} of {pair['n']} pairs"
+    )
+    if pair["result"] == "no difference":
+        return f"{name}: no difference between {a} and {b} ({detail})."
+    faster = a if pair["result"] == "A faster" else b
+    return f"{name}: {faster} is faster ({detail})."
+
+
+def _answer(summary: Mapping[str, Any]) -> SafeString:
+    kind = "answer" if summary["exit_code"] == 0 else "answer bad"
+    rows = ((kind, sentence) for sentence in sentences(summary) if sentence)
+    return format_html_join("", '<p class="{}">{}</p>', rows)
+
+
+def _table(backends: Mapping[str, Any], badges: Mapping[str, str]) -> SafeString:
+    rows = []
+    for slug, block in backends.items():
+        for place, figure in enumerate(FIGURES):
+            cells = [block[f"{figure}_ms"][name] for name in ("p50", "p90", "p95", "p99", "mean", "max")]
+            sched = block[f"{figure}_sched_ms"]["p95"]
+            counts = block["requests"]
+            badge = format_html(' <span class="badge">{}</span>', badges[slug]) if badges.get(slug) else ""
+            name = format_html("{}{} ({} ok, {} failed)", slug, badge, counts["ok"], counts["failed"])
+            first = name if place == 0 else ""
+            rate = f"{number(block['output_tokens_per_s'])} tok/s" if place == 0 else ""
+            share = block["attainment"]
+            good = f"{share:.1%}" if place == 0 and share is not None else ""
+            texts = [*map(number, cells), number(sched), rate, good]
+            row = format_html_join("", "<td>{}</td>", ((text,) for text in texts))
+            n = block[f"{figure}_ms"]["n"]
+            rows.append(format_html("<tr><td>{}</td><td>{}</td><td>{}</td>{}</tr>", first, NAMES[figure], n, row))
+    heads = (
+        "backend, times in ms",
+        "figure",
+        "n",
+        "p50",
+        "p90",
+        "p95",
+        "p99",
+        "mean",
+        "max",
+        "p95 intended",
+        "output",
+        "good",
+    )
+    head = format_html_join("", "<th>{}</th>", ((text,) for text in heads))
+    return format_html(
+        "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>"
+        "<p><small>A percentile stands only where there are samples enough for it (p95: 20, p99: 100). “Intended”: from"
+        " the time at which the request was meant to leave. Failures are in no percentile.</small></p>",
+        head,
+        mark_safe("".join(rows)),  # noqa: S308 (each row is escaped above)
+    )
+
+
+def _errors(backends: Mapping[str, Any]) -> SafeString:
+    rows = [
+        (slug, error["category"], error["kind"], error["count"], error["message"])
+        for slug, block in backends.items()
+        for error in block["errors"]
+    ]
+    if not rows:
+        return SafeString("")
+    body = format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows)
+    heads = "<th>backend</th><th>class</th><th>kind</th><th>count</th><th>example</th>"
+    return format_html("<h2>Errors</h2><table><tr>{}</tr>{}</table>", mark_safe(heads), body)  # noqa: S308
+
+
+def _notes(summary: Mapping[str, Any]) -> SafeString:
+    warnings = [(slug, text) for slug, block in summary["backends"].items() for text in block["warnings"]]
+    generator = summary["generator"]
+    lines = [
+        f"Generator: {generator['verdict']}; loop lag p99 {number(generator['hub_lag_ms']['p99'])} ms, requests began "
+        f"{number(generator['send_late_ms']['p99'])} ms late (p99), {generator['cpu_cores']:.2f} cores.",
+        f"SLO: {summary['slo']['text'] if summary['slo'] else 'none'}.",
+        "Settings: " + orjson.dumps(summary["plan"]).decode(),
+        "Versions: " + ", ".join(f"{name} {number}" for name, number in summary["versions"].items()),
+    ]
+    return format_html(
+        "<h2>Method and host</h2>{}{}",
+        format_html_join("", "<p>{}: {}</p>", warnings),
+        format_html_join("", "<p><small>{}</small></p>", ((line,) for line in lines)),
+    )
+
+
+def _load(plan: Mapping[str, Any]) -> str:
+    wire = {"sse": "the machine wire", "ws": "the page's socket", "direct": "the backends' own URLs"}[plan["wire"]]
+    if plan["mode"] == "rate":
+        rates = [rate for _, rate in plan["schedule"]["rates"]]
+        rate = f"{max(rates):g} requests/s ({plan['schedule']['kind']})" if rates else "a trace"
+        return f"open loop, {rate} on each backend, mix {plan['mix']}, over {wire}"
+    return f"{plan['users']} users on each backend, mix {plan['mix']}, over {wire}"
