@@ -54,10 +54,11 @@ export function words(us) {
   return `${text} ${unit}`;
 }
 
-/** The same as {text, unit}: three significant digits, ms below a second. */
+/** The same as {text, unit}: three significant digits, ms below a second; the server's `time_text` rounds alike. */
 export function figure(us) {
   if (us == null) return { text: "n/a", unit: "" };
-  if (us < 9_950) return { text: (us / 1000).toFixed(1), unit: "ms" };
+  if (us < 9_995) return { text: (us / 1000).toFixed(2), unit: "ms" };
+  if (us < 99_950) return { text: (us / 1000).toFixed(1), unit: "ms" };
   if (us < 999_500) return { text: String(Math.round(us / 1000)), unit: "ms" };
   if (us < 9_995_000) return { text: (us / 1e6).toFixed(2), unit: "s" };
   return { text: (us / 1e6).toFixed(1), unit: "s" };

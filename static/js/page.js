@@ -10,6 +10,7 @@ import { endState, Recording } from "./recording.js";
 import { Replay } from "./replay.js";
 import * as settings from "./settings.js";
 import { Socket } from "./socket.js";
+import { Speech } from "./speech.js";
 import { TextPane } from "./text.js";
 
 const LINK_WORDS = { connecting: "connecting", live: "connected", offline: "reconnecting", closed: "disconnected" };
@@ -31,6 +32,7 @@ class Arena {
     this.recording.run = element.dataset.run;
     this.strip = new RaceStrip($("race"), this.recording, rows);
     this.text = new TextPane(this.recording);
+    this.speech = new Speech(this.recording);
     this.replay = new Replay(this.recording, this.strip, {
       play: $("replay"), word: $("replay-word"), speed: $("replay-speed"), photo: $("photo"), scrub: $("scrub"), leave: $("live"),
     });
@@ -77,6 +79,7 @@ class Arena {
     this.strip.reset();
     this.text.bind();
     this.running(true);
+    this.speech.start();
     for (const { lane } of message.lanes) this.setState(lane, "waiting");
   }
 
@@ -153,6 +156,7 @@ class Arena {
   running(on) {
     this.recording.running = on;
     document.body.toggleAttribute("data-running", on);
+    if (!on) this.speech.stop();
     this.syncButtons();
     this.replay.sync();
   }

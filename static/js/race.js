@@ -93,6 +93,8 @@ export class RaceStrip {
     c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     c.clearRect(0, 0, this.width, this.height);
     this.drawAxis();
+    this.drawSpeech();
+    this.drawBudget();
     rows.forEach((row, i) => {
       const y = HEAD + this.row * (i + 0.5);
       this.drawName(row, y, wide);
@@ -125,6 +127,49 @@ export class RaceStrip {
       c.fillStyle = this.muted;
       c.fillText(tickWords(us, tick), x, 9);
     }
+  }
+
+  /** Where each sentence has been spoken: what follows it on a lane is its caption, what lies between is the lag. */
+  drawSpeech() {
+    const { c } = this;
+    c.fillStyle = this.muted;
+    for (const us of this.recording.due) {
+      const x = Math.round(this.x(us));
+      if (!us || x > this.left + this.plot) continue;
+      c.globalAlpha = 0.55;
+      for (let y = HEAD; y < this.height; y += 5) c.fillRect(x, y, 1, 2);
+      c.globalAlpha = 1;
+      c.beginPath();
+      c.moveTo(x - 4, HEAD - 7);
+      c.lineTo(x + 5, HEAD - 7);
+      c.lineTo(x + 0.5, HEAD);
+      c.fill();
+    }
+  }
+
+  /** The instant by which an answer has to begin. */
+  drawBudget() {
+    const { c } = this;
+    const { budget } = this.recording;
+    const x = Math.round(this.x(budget)) + 0.5;
+    if (!budget || x > this.left + this.plot) return;
+    c.strokeStyle = this.ink;
+    c.lineWidth = 1.5;
+    c.setLineDash([6, 3]);
+    c.beginPath();
+    c.moveTo(x, 18);
+    c.lineTo(x, this.height);
+    c.stroke();
+    c.setLineDash([]);
+    if (this.moment !== null && Math.abs(x - this.x(this.moment)) < 80) return;
+    const text = `limit ${words(budget)}`;
+    this.type(12, 600);
+    const wide = c.measureText(text).width + 8;
+    c.fillStyle = this.paper;
+    c.fillRect(x - wide / 2, 0, wide, 17);
+    c.fillStyle = this.ink;
+    c.textAlign = "center";
+    c.fillText(text, x, 9);
   }
 
   drawName({ letter, label }, y, wide) {
@@ -274,7 +319,7 @@ export class RaceStrip {
     c.textAlign = "left";
     c.fillStyle = this.ink;
     this.type(14, 600);
-    c.fillText(words(at), x + 17, y + 0.5);
+    c.fillText(words(total(lane) ?? at), x + 17, y + 0.5);
   }
 
   drawMoment() {
@@ -299,6 +344,12 @@ export class RaceStrip {
     c.textAlign = "center";
     c.fillText(text, at + wide / 2, 9.5);
   }
+}
+
+/** The whole answer's time as the read-out gives it: from the request, where the strip's zero is before the connection. */
+function total(lane) {
+  const ms = lane.steps === 1 && lane.end.outcome === "done" ? lane.end.figures.e2e_ms : null;
+  return ms == null ? null : ms * 1000;
 }
 
 function clip(c, text, width) {

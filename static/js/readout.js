@@ -3,7 +3,8 @@
 
 const frozen = new Map(); // element id → the original that a stand-in replaces
 
-function figuresOf(readout) { return readout.querySelectorAll(".figure"); }
+/** Our own figures; the server's are under one key and come as a block. */
+function figuresOf(readout) { return readout.querySelectorAll(".figures-main .figure, .figures-more:not(.server) .figure"); }
 
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
@@ -25,6 +26,9 @@ export function patch(target, fresh) {
   const phases = current.querySelector(".phases");
   const freshPhases = fresh.querySelector(".phases");
   if (phases.innerHTML !== freshPhases.innerHTML) phases.replaceChildren(...freshPhases.childNodes);
+  current.querySelector(".server")?.remove();
+  const server = fresh.querySelector(".server");
+  if (server) current.append(server);
   return true;
 }
 

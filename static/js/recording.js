@@ -60,6 +60,8 @@ export class Recording {
     this.run = "";
     this.order = "parallel";
     this.lanes = new Map();
+    this.due = [];           // µs at which each step's text has been spoken, 0 = at once
+    this.budget = 0;         // µs the answer may take to begin, 0 = no limit
     this.running = false;
     this.lag = Infinity;     // smallest (browser clock − server time) seen, µs: only drawing uses it
   }
@@ -68,6 +70,8 @@ export class Recording {
   begin(message, shown) {
     this.run = message.run;
     this.order = message.order ?? "parallel";
+    this.due = message.due_us ?? [];
+    this.budget = message.budget_us ?? 0;
     this.running = true;
     this.lag = Infinity;
     for (const id of [...this.lanes.keys()]) if (!shown.includes(id)) this.lanes.delete(id);
