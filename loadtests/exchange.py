@@ -70,13 +70,23 @@ class Exchange:
     server_ms: dict[str, Any] | None = None
     status: int = 0
     received_bytes: int = 0
-    # What live statistics have counted of it so far.
+    chars: int | None = None
+    # What has been looked at so far: inter-chunk gaps, and whether live statistics have its first token.
+    gaps_ns: list[int] = field(default_factory=list)
     seen: int = 0
     counted_first: bool = False
 
     @property
     def text(self) -> str:
         return "".join(delta.text for delta in self.deltas if delta.kind == "content")
+
+    def look(self) -> list[int]:
+        """Return the gaps between chunks that have arrived since the last look."""
+        new = self.times[max(0, self.seen - 1) :]
+        self.seen = len(self.times)
+        gaps = [b - a for a, b in pairwise(new)]
+        self.gaps_ns += gaps
+        return gaps
 
     def expired(self, at_ns: int) -> str:
         """Return what has run out by `at_ns`: "left", the kind of a timeout, or "" for nothing."""
@@ -96,10 +106,10 @@ class Exchange:
         if self.socket is not None:
             self.socket.close()
 
-    def record(self, t0_ns: int, outcome: str, error: StreamError | None = None) -> Record:
-        """Return what is kept of it; times become ns after the run's start."""
+    def record(self, t0_ns: int, outcome: str, error: StreamError | None = None, text: bool = False) -> Record:
+        """Return what is kept of it, after a last `look`; times become ns after the run's start."""
         job, marks = self.job, self.marks
-        found = figures(marks, self.deltas, self.usage)
+        found = figures(marks, self.deltas, self.usage, chars=self.chars)
         after = marks.since(t0_ns)
         for name in ("intended", "sent"):
             after.pop(name)
@@ -110,7 +120,7 @@ class Exchange:
             intended=job.intended_ns - t0_ns,
             sent=None if marks.sent is None else marks.sent - t0_ns,
             marks=after,
-            gaps_ns=tuple(b - a for a, b in pairwise(self.times)),
+            gaps_ns=tuple(self.gaps_ns),
             output_tokens=found.output_tokens,
             input_tokens=found.prompt_tokens,
             tokens_source=found.tokens_source,
@@ -122,6 +132,6 @@ class Exchange:
             user=job.user,
             turn=job.turn,
             pair=job.pair,
-            text="".join(delta.text for delta in self.deltas),
+            text="".join(delta.text for delta in self.deltas) if text else "",
             server_ms=self.server_ms,
         )

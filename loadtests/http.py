@@ -106,7 +106,7 @@ class Endpoint:
         except (OSError, HTTPParseError) as error:
             raise connection_error(error, exchange) from None
         finally:
-            exchange.usage, exchange.received_bytes = meter.usage, meter.received_bytes
+            exchange.usage, exchange.received_bytes, exchange.chars = meter.usage, meter.received_bytes, meter.chars
             if meter.server_times:
                 exchange.server_ms = dict(meter.server_times)
         meter.finish(now_ns())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from loadtests.exchange import Exchange
@@ -28,17 +27,15 @@ class Recent:
 
     def look(self, exchange: Exchange) -> None:
         """Count what has arrived on a running stream since the last look."""
-        marks, times = exchange.marks, exchange.times
+        marks, before = exchange.marks, exchange.seen
         if marks.first_token is not None and marks.sent is not None and not exchange.counted_first:
             exchange.counted_first = True
             self.ttft.record(marks.first_token - marks.sent)
-        count = len(times)
-        self.icl.record_all(b - a for a, b in pairwise(times[max(0, exchange.seen - 1) :]))
-        self.tokens += count - exchange.seen
-        exchange.seen = count
+        self.icl.record_all(exchange.look())
+        self.tokens += exchange.seen - before
 
     def end(self, exchange: Exchange, record: Record) -> None:
-        self.look(exchange)
+        """Count how a stream ended, after a last `look`."""
         # Chunks stood for tokens until the server had counted them.
         self.tokens += (record.output_tokens or exchange.seen) - exchange.seen
         self.ok += record.outcome == "done"

@@ -90,9 +90,11 @@ class Registry:
     def ended_one(self, exchange: Exchange, outcome: str, error: StreamError | None = None) -> Record:
         """Count a request that ended, once, and return its record."""
         self.active.discard(exchange)
-        record = exchange.record(self.t0_ns, outcome, error)
+        news = self._news.setdefault(exchange.job.target.slug, Recent())
+        news.look(exchange)
+        record = exchange.record(self.t0_ns, outcome, error, text=self.plan.detail == "text")
         self._stats.add(record)
-        self._news.setdefault(record.backend, Recent()).end(exchange, record)
+        news.end(exchange, record)
         self._lines.append(orjson.dumps(record.as_data(self.plan.detail)))
         return record
 

@@ -65,8 +65,8 @@ class Dialogue:
     def heard(self, exchange: Exchange) -> None:
         """Remember the answer for the rest of the conversation."""
         job = exchange.job
-        self._previous = exchange.text
         if self.session.registry.mix.turns > 1:
+            self._previous = exchange.text
             self._history += [
                 {"role": "user", "content": job.prompt},
                 {"role": "assistant", "content": exchange.text},

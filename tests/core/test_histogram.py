@@ -41,6 +41,14 @@ def test_a_percentile_is_within_one_per_cent_of_the_sample_it_stands_for(samples
     assert abs(found - exact) <= 0.01 * exact + 0.5
 
 
+@given(st.lists(st.integers(min_value=-5, max_value=10**13)))
+def test_recording_many_equals_recording_each(samples: list[int]) -> None:
+    one_by_one = Histogram()
+    for sample in samples:
+        one_by_one.record(sample)
+    assert of(samples) == one_by_one
+
+
 @given(st.lists(values), st.lists(values))
 def test_merging_equals_recording_everything_in_one(a: list[int], b: list[int]) -> None:
     merged = of(a)
