@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
+from statistics import median
+
+import pytest
 
 from tests.live import LiveApp
 from tests.upstreams import Upstream, scripted_upstream
@@ -154,16 +157,17 @@ async def test_a_page_that_reads_nothing_does_not_slow_its_neighbour(
             await eventually(lambda: asked(upstream)[0].finished_ns, "the flood was read though nobody looked")
             before = len(asked(upstream))
             await page.run()
-            gaps = gaps_ms(page)
-            assert sorted(gaps)[len(gaps) // 2] < 8
             assert len(asked(upstream)) == before + 1
+            written = [emission.at_ns for emission in asked(upstream)[before].texts]
+            arrived = [delta[0] * 1000 for delta in page.deltas[page.lanes[0]]]
+            # The same gaps as written, to 2 ms in the middle: a busy machine writes them late itself.
+            assert median(gaps_ms(arrived)) == pytest.approx(median(gaps_ms(written)), abs=2)
         await stalled.until("done")
         assert stalled.text(stalled.lanes[0]) == " word" * 100_000
 
 
-def gaps_ms(page: Page) -> list[float]:
-    times = [delta[0] for delta in page.deltas[page.lanes[0]]]
-    return [(after - before) / 1000 for before, after in pairwise(times)]
+def gaps_ms(times_ns: list[int]) -> list[float]:
+    return [(after - before) / 1e6 for before, after in pairwise(times_ns)]
 
 
 async def test_an_arena_that_the_server_does_not_know_is_opened_afresh_and_says_so(open_here: OpenPage) -> None:
@@ -181,3 +185,15 @@ async def test_a_script_need_not_attach(upstream: Upstream, add_backend: AddBack
         await page.until("done")
         assert [lane["label"] for lane in page.last("run")["lanes"]] == [f"Label of {slug}"]
         assert len(asked(upstream)) == 1
+
+
+async def test_two_pages_that_come_back_to_a_restarted_server_at_once_share_one_arena_again(
+    add_backend: AddBackend, open_here: OpenPage
+) -> None:
+    slug = await add_backend("ok")
+    async with open_here() as first, open_here() as second:
+        await asyncio.gather(*(page.attach(slug, arena="of-both-tabs") for page in (first, second)))
+        assert first.lanes == second.lanes
+        await first.send("run", prompt="Hello")
+        await asyncio.gather(*(page.until("done") for page in (first, second)))
+        assert first.deltas == second.deltas
