@@ -23,6 +23,12 @@ def is_own_origin(origin: str, host: str, scheme: str) -> bool:
     return not origin or origin == f"{scheme}://{host}" or origin in settings.CSRF_TRUSTED_ORIGINS
 
 
+def is_allowed_host(host: str) -> bool:
+    """Return whether `host` (a Host header's value) names this server, whatever its port."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    return validate_host(name.lower(), settings.ALLOWED_HOSTS)
+
+
 class OwnOriginOnly:
     """Wraps a WebSocket application; handshakes from other pages, or for a host that is not ours, are refused."""
 
@@ -33,8 +39,7 @@ class OwnOriginOnly:
         headers = dict(scope["headers"])
         origin, host = (headers.get(name, b"").decode("latin-1") for name in (b"origin", b"host"))
         scheme = "https" if settings.HTTPS else "http"
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if validate_host(name.lower(), settings.ALLOWED_HOSTS) and is_own_origin(origin, host, scheme):
+        if is_allowed_host(host) and is_own_origin(origin, host, scheme):
             await self._app(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 4003})

@@ -1,8 +1,8 @@
-"""Every route, one screenful. The page's socket is in asgi.py."""
+"""Every route, one screenful. The page's socket and the machine wire are in asgi.py."""
 
 from django.urls import path
 
-from webapp.views import api, backends, pages, runs
+from webapp.views import backends, pages, runs
 
 urlpatterns = [
     path("", pages.arena, name="arena"),
@@ -18,8 +18,6 @@ urlpatterns = [
     path("backends/<slug:slug>/edit/", backends.edit, name="backend-edit"),
     path("backends/<slug:slug>/test/", backends.test, name="backend-test"),
     path("backends/<slug:slug>/remove/", backends.remove, name="backend-remove"),
-    path("v1/models", api.models, name="api-models"),
-    path("v1/chat/completions", api.chat_completions, name="api-chat"),
     path("healthz", pages.healthz, name="healthz"),
     path("static/<path:path>", pages.asset, name="asset"),
 ]

@@ -26,7 +26,7 @@ from webapp.services import backends
 from webapp.urls import urlpatterns
 from webapp.views import pages
 
-ACTING = {"backend-test", "backend-remove", "unlock", "api-chat", "keep"}  # POST only
+ACTING = {"backend-test", "backend-remove", "unlock", "keep"}  # POST only
 ODD = ("%00", "%ff", "..%2f..%2fmanage.py", "a" * 3000, "%F0%9F%92%A9", "'--", "<script>", "\\..\\x")
 
 
@@ -270,7 +270,7 @@ def test_no_page_holds_inline_script_or_style(rows: None) -> None:
     backends.seed()
     _, kept = kept_run("ok")
     for route in routes():
-        if route.name in ACTING or route.name in ("asset", "record", "api-models", "healthz"):
+        if route.name in ACTING or route.name in ("asset", "record", "healthz"):
             continue
         page = shown(address(route, kept))
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", page), route.name

@@ -1,26 +1,20 @@
-"""The machine wire: the OpenAI Chat Completions API in front of all backends, on the page's own measuring path.
+"""What the machine wire takes and gives: requests checked, answers and refusals in OpenAI's shape. No I/O.
 
-Cookies mean nothing here, so there is no CSRF to forge; a web page of another origin is refused by its Origin header,
-and cannot send JSON without asking first.
+A request is checked as far as it is ours to check; the rest is the backend's business.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
-from django.utils import timezone
-from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_GET, require_POST
 
-from webapp import queries
 from webapp.core.errors import StreamError
 from webapp.core.spec import PromptSpec
 from webapp.models import Backend
-from webapp.origins import is_own_origin
-from webapp.services.database import in_thread
-from webapp.services.relays import Relay, error_body
+from webapp.services.relays import error_body
 
 # A request may say what to ask, never whom: these names are how other gateways lost their keys
 # (research: reliability T1).
@@ -35,6 +29,15 @@ STATUS_OF_KIND = {"rate_limited": 429, "bad_request": 400, "interrupted": 503}
 MAX_MESSAGES = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: status, JSON body, and headers beside the content type."""
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+
+
 class BadRequest(Exception):
     """A request that is refused before anything is sent; `param` names the field at fault."""
 
@@ -42,56 +45,33 @@ class BadRequest(Exception):
         super().__init__(message)
         self.message, self.param, self.status, self.code = message, param, status, code
 
+    def answer(self) -> Answer:
+        detail = {"message": self.message, "type": "invalid_request_error", "param": self.param, "code": self.code}
+        return Answer(self.status, {"error": detail})
 
-@require_GET
-async def models(request: HttpRequest) -> HttpResponse:
-    rows = await in_thread(queries.all_backends)
+
+def models(backends: Sequence[Backend]) -> Answer:
+    """Return the list of models; a model is a backend, its id the slug."""
     data = [
         {
-            "id": row.slug,
+            "id": backend.slug,
             "object": "model",
-            "created": int(row.created_at.timestamp()),
+            "created": int(backend.created_at.timestamp()),
             "owned_by": "splitsecond",
-            "badge": row.badge,
-            "label": row.label,
+            "badge": backend.badge,
+            "label": backend.label,
         }
-        for row in rows
+        for backend in backends
     ]
-    return _json({"object": "list", "data": data})
+    return Answer(200, {"object": "list", "data": data})
 
 
-@csrf_exempt
-@require_POST
-async def chat_completions(request: HttpRequest) -> HttpResponseBase:
-    try:
-        body = _body(request)
-        backend = await _backend(body["model"])
-    except BadRequest as refused:
-        return _refusal(refused)
-    streaming = bool(body.get("stream"))
-    wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-    relay = Relay(queries.spec_of(backend), backend.source, _prompt(body), include_usage=wants_usage)
-    if (error := await relay.open()) is not None:
-        return _failure(error)
-    if streaming:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Splitsecond-Turn": relay.turn.id}
-        return StreamingHttpResponse(relay.stream(), content_type="text/event-stream", headers=headers)
-    try:
-        answer = await relay.complete()
-    except StreamError as failed:
-        return _failure(failed)
-    answer.setdefault("created", int(timezone.now().timestamp()))
-    return _json(answer, headers={"X-Splitsecond-Turn": relay.turn.id})
-
-
-def _body(request: HttpRequest) -> dict[str, Any]:
-    """Return the request's JSON object, checked as far as it is ours to check; the rest is the backend's."""
-    if not is_own_origin(request.headers.get("Origin", ""), request.get_host(), request.scheme or "http"):
-        raise BadRequest("Requests from another web page are refused.", status=403)
-    if request.content_type != "application/json":
+def chat_request(content_type: str, data: bytes) -> dict[str, Any]:
+    """Return a chat request's JSON object; raise BadRequest where it cannot be sent on."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
         raise BadRequest("The body has to be JSON, with Content-Type: application/json.", status=415)
     try:
-        body = orjson.loads(request.body)
+        body = orjson.loads(data)
     except orjson.JSONDecodeError:
         raise BadRequest("The body is not valid JSON.") from None
     if not isinstance(body, dict):
@@ -124,31 +104,20 @@ def _check_messages(messages: Any) -> None:
             raise BadRequest("Every message is an object with a role and a content.", f"messages[{place}]")
 
 
-async def _backend(slug: str) -> Backend:
-    found = None if "\0" in slug else await in_thread(queries.backend, slug)  # PostgreSQL cannot even look for NUL
-    if found is None:
-        text = f"There is no backend {slug[:80]!r}; GET /v1/models lists them."
-        raise BadRequest(text, "model", status=404, code="model_not_found")
-    return found
+def unknown_model(slug: str) -> BadRequest:
+    text = f"There is no backend {slug[:80]!r}; GET /v1/models lists them."
+    return BadRequest(text, "model", status=404, code="model_not_found")
 
 
-def _prompt(body: dict[str, Any]) -> PromptSpec:
+def prompt_of(body: dict[str, Any]) -> PromptSpec:
     """Return the request as it goes on: every field that is not ours is passed through as it came."""
     return PromptSpec(
         messages=tuple(body["messages"]), extra={name: value for name, value in body.items() if name not in OURS}
     )
 
 
-def _failure(error: StreamError) -> HttpResponse:
+def failure(error: StreamError) -> Answer:
+    """Return a backend's failure before the first byte; whose fault it was shows in the status."""
     status = STATUS_OF_KIND.get(error.kind, 504 if error.outcome == "timeout" else 502)
     headers = {"Retry-After": str(round(error.retry_after_s))} if error.retry_after_s is not None else {}
-    return _json(error_body(error), status, headers)
-
-
-def _refusal(error: BadRequest) -> HttpResponse:
-    detail = {"message": error.message, "type": "invalid_request_error", "param": error.param, "code": error.code}
-    return _json({"error": detail}, error.status)
-
-
-def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
-    return HttpResponse(orjson.dumps(body), "application/json", status, headers=headers)
+    return Answer(status, error_body(error), headers)
