@@ -31,6 +31,7 @@ from webapp.services.loadprocess import LoadProcess, control, is_ours, kill_grou
 
 MOST_RUNNING = 2
 OWNER = f"{socket.gethostname()}:{os.getpid()}"
+INSIST_S = 8.0
 GRACE_S = 20.0  # beyond a run's own time, before it is taken for hung
 TAIL_BYTES = 256 * 1024
 
@@ -77,9 +78,9 @@ def stop(run_id: str) -> bool:
     if process is None:
         return False
     control(process.folder, {"stop": True})
-    timer = threading.Timer(8.0, process.stop)  # should it not listen
-    timer.daemon = True
-    timer.start()
+    insistence = threading.Timer(INSIST_S, _insist, (process,))
+    insistence.daemon = True
+    insistence.start()
     return True
 
 
@@ -230,6 +231,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     except OSError:
         return []
     return found
+
+
+def _insist(process: LoadProcess) -> None:
+    """End a process that has not listened."""
+    if process.wait(0) is None:
+        process.stop()
 
 
 def _supervise(run_id: str, plan: Plan, keys: dict[str, str], begun: threading.Event) -> None:

@@ -1,0 +1,59 @@
+"""Charts: every specification is drawn by the engine that the page uses, and refers to nothing outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import vl_convert
+
+from webapp.core import charts
+from webapp.core.histogram import Histogram
+from webapp.core.loadsummary import bars, thinned
+
+SERIES: list[dict[str, Any]] = [
+    {"t_s": t, "backends": {slug: {"ttft_p50_ms": 10 + t, "ttft_p95_ms": 20 + t, "output_tokens_per_s": 5 * t}
+                            for slug in ("a", "b")}}
+    for t in range(20)
+]  # fmt: skip
+BARS = {"a": [(1, 2, 5), (2, 4, 6)], "b": [(100, 200, 3)]}
+POINTS = [{"backend": "a", "load": k, "interactivity": 100 / k, "throughput": 90 * k} for k in (1, 2, 4)]
+STEPS = [{"backend": "a", "load": k, "attainment": 1 / k, "low": 0.9 / k, "high": 1.0} for k in (1, 2)]
+SPECS = {
+    "percentiles": charts.percentiles_over_time(SERIES, ["a", "b"]),
+    "rate": charts.rate_over_time(SERIES, ["a", "b"]),
+    "distribution": charts.distribution(BARS, "ttft"),
+    "curve": charts.throughput_against_interactivity(POINTS, ["a"]),
+    "attainment": charts.attainment_over_load(STEPS, ["a"], 0.95),
+    "empty": charts.percentiles_over_time([], []),
+}
+
+
+def urls(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [found for key, item in value.items() if key != "$schema" for found in urls(item)]
+    if isinstance(value, list):
+        return [found for item in value for found in urls(item)]
+    return [value] if isinstance(value, str) and "://" in value else []
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_chart_is_drawn_and_refers_to_nothing(name: str) -> None:
+    assert vl_convert.vegalite_to_svg(SPECS[name]).startswith("<svg")
+    assert not urls(SPECS[name])
+
+
+def test_a_distribution_keeps_its_count_in_few_bars() -> None:
+    histogram = Histogram()
+    histogram.record_all([k * 1_000_003 for k in range(5000)])
+    found = bars(histogram)
+    assert len(found) <= 80
+    assert sum(count for _, _, count in found) == 5000
+    assert all(low < high for low, high, _ in found)
+
+
+def test_a_long_series_is_thinned_and_keeps_its_end() -> None:
+    found = thinned([{"t": t} for t in range(10_001)])
+    assert len(found) <= 300
+    assert found[-1] == {"t": 10_000}
+    assert thinned([]) == []

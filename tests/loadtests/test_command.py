@@ -1,0 +1,92 @@
+"""`manage.py load` against the running app: the files and the exit code that it promises, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+
+from tests.live import ROOT, LiveApp
+from tests.loadtests.generator import environment_of
+from webapp.services.loadplans import Refusal, Where, Wishes, plan
+
+BACKEND = "wse3-llama-70b"
+BLOCK = {
+    "requests", "ttft_ms", "ttfo_ms", "tpot_ms", "icl_ms", "e2e_ms", "ttft_sched_ms", "e2e_sched_ms", "attainment",
+    "output_tokens_per_s", "requests_per_s", "goodput_per_s", "generator", "slo",
+}  # fmt: skip
+
+
+def load(app: LiveApp, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", "load", *arguments]
+    env = environment_of(app.env, app.url)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90)
+
+
+@pytest.fixture(scope="module")
+def paired(live_app: LiveApp, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A paired comparison of a fast and a slow backend; several tests look at what it left."""
+    out = tmp_path_factory.mktemp("paired")
+    arguments = ("--backend", BACKEND, "--backend", "h100x2-llama-70b", "--users", "4", "--mix", "fixed:20/12")
+    return out, load(live_app, "ab", *arguments, "--duration", "3", "--slo", "e2e:60000", "--out", str(out))
+
+
+def test_the_summary_has_the_promised_shape_and_the_exit_code_stands_in_it(paired: tuple[Path, Any]) -> None:
+    out, done = paired
+    summary = orjson.loads((out / "summary.json").read_bytes())
+    assert done.returncode == summary["exit_code"], done.stdout + done.stderr
+    assert done.returncode in (0, 4), done.stdout
+    assert set(summary["backends"]) == {BACKEND, "h100x2-llama-70b"}
+    for block in summary["backends"].values():
+        assert set(block) >= BLOCK
+        assert set(block["ttft_ms"]) == {"n", "mean", "p50", "p90", "p95", "p99", "max"}
+        assert set(block["requests"]) >= {"ok", "failed", "by_error"}
+    assert {"hub_lag_ms", "send_late_ms", "verdict"} <= set(summary["generator"])
+    assert summary["versions"]["locust"]
+
+
+def test_the_faster_backend_is_found_in_seconds(paired: tuple[Path, Any]) -> None:
+    summary = orjson.loads((paired[0] / "summary.json").read_bytes())
+    whole = next(pair for pair in summary["pairs"] if pair["figure"] == "e2e")
+    assert (whole["a"], whole["result"]) == (BACKEND, "A faster"), whole
+    assert whole["interval_ms"][1] < 0
+
+
+def test_the_report_stands_alone(paired: tuple[Path, Any]) -> None:
+    report = (paired[0] / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in report
+    assert "<script" not in report
+    assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", report)
+    assert report.count("SIMULATED") >= 2
+
+
+def test_vllms_shape_has_one_line_per_backend(paired: tuple[Path, Any]) -> None:
+    lines = [orjson.loads(line) for line in (paired[0] / "vllm.json").read_bytes().splitlines()]
+    assert [line["label"] for line in lines] == [BACKEND, "h100x2-llama-70b"]
+    for line in lines:
+        assert line["completed"] > 0
+        assert line["p99_ttft_ms"] >= line["median_ttft_ms"] > 0
+        assert {"mean_itl_ms", "std_tpot_ms", "median_e2el_ms", "output_throughput"} <= set(line)
+
+
+def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Path) -> None:
+    for arguments, sentence in ((["--backend", "nobody"], "There is no backend 'nobody'"), ([], "Name a backend")):
+        with pytest.raises(CommandError, match=sentence):
+            call_command("load", *arguments, "--out", str(tmp_path))
+    where = Where("http://127.0.0.1:8000", settings.SIMULATOR_URL)
+    for wishes, sentence in (
+        (Wishes((BACKEND,), mix="mud"), "There is no mix 'mud'"),
+        (Wishes((BACKEND,), users=100_000), "At most 1000 users"),
+        (Wishes((BACKEND,), slo="speed:1"), "There is no SLO"),
+        (Wishes((BACKEND,), rate=10_000.0), "requests per second"),
+        (Wishes((BACKEND,), duration_s=1e9), "A run lasts"),
+    ):
+        with pytest.raises(Refusal, match=sentence):
+            plan(wishes, where)

@@ -1,0 +1,113 @@
+"""How runs end: errors sorted, patience, an SLO missed, a stop that stops, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.live import ROOT
+from tests.loadtests.conftest import Reference
+from tests.loadtests.generator import Results, group_of, plan, prepare, run, start, until
+from tests.upstreams import closed_port, scripted_upstream
+
+FAULTS = {
+    "fault-u06": "429", "fault-400": "4xx", "fault-u07-503": "5xx", "fault-u14": "truncated", "fault-u08": "protocol",
+    "fault-u17": "5xx", "fault-u13-early": "truncated",
+}  # fmt: skip
+
+
+async def test_every_error_lands_in_its_class_and_in_no_percentile(tmp_path: Path) -> None:
+    async with scripted_upstream() as up:
+        with closed_port() as refusing:
+            targets = [(model, up.url, model) for model in FAULTS] + [("closed", refusing, "any")]
+            parameters = plan(*targets, users=1, mix="fixed:20/5")
+            results = await asyncio.to_thread(run, tmp_path, parameters)
+    assert results.code == 1
+    for slug, expected in {**FAULTS, "closed": "refused"}.items():
+        block = results.block(slug)
+        assert set(block["requests"]["by_error"]) == {expected}, slug
+        assert block["requests"]["ok"] == 0
+        assert block["ttft_ms"]["n"] == 0
+        assert block["errors"][0]["count"] == block["requests"]["failed"] > 0
+
+
+def test_users_who_lose_patience_leave_and_the_server_stops(tmp_path: Path, reference: Reference) -> None:
+    model = "ref-50x50+30000ms"
+    parameters = plan(("ref", reference.url, model), users=4, mix="fixed:20/50", behaviour={"patience_s": 0.2})
+    results = run(tmp_path, parameters)
+    counts = results.block("ref")["requests"]
+    assert counts["left"] > 4
+    assert counts["failed"] == counts["ok"] == 0
+    streams = reference.streams(model)
+    assert len(streams) == len(results.records)
+    assert all(stream["closed_ns"] for stream in streams)
+
+
+def test_a_missed_slo_ends_with_3(tmp_path: Path, reference: Reference) -> None:
+    target = ("ref", reference.url, "ref-500x5+60ms")
+    results = run(tmp_path, plan(target, users=6, mix="fixed:20/5", slo="ttft:1 at:0.9"))
+    if results.summary["generator"]["verdict"] == "valid":
+        assert results.code == 3
+    assert results.block("ref")["attainment"] == 0.0
+    assert results.block("ref")["goodput_per_s"] == 0.0
+
+
+def test_the_slider_moves_a_running_load_and_stop_means_no_request_a_second_later(
+    tmp_path: Path, reference: Reference
+) -> None:
+    model = "ref-50x20+1ms"
+    parameters = plan(("ref", reference.url, model), users=2, mix="fixed:20/20", duration_s=60.0, workers=2)
+    process = start(tmp_path, parameters)
+    try:
+        assert until(lambda: reference.streams(model))
+        (tmp_path / "control.json").write_text('{"users": 8}')
+        assert until(lambda: reference.report()["open"] > 5)
+        (tmp_path / "control.json").write_text('{"stop": true}')
+        stopped_ns = time.monotonic_ns()
+        code = process.wait(15)
+        time.sleep(max(0.0, 1.0 - (time.monotonic_ns() - stopped_ns) / 1e9))
+    finally:
+        process.kill()
+        process.wait()
+    assert reference.report()["open"] == 0
+    assert max(stream["arrival_ns"] for stream in reference.streams(model)) < stopped_ns + 1_000_000_000
+    results = Results(tmp_path)
+    assert code in (0, 4)
+    assert results.summary["ended"] == "stopped"
+    assert results.block("ref")["requests"]["failed"] == 0  # what we ended ourselves is nobody's failure
+
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-m", "loadtests", *sys.argv[1:]], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_parent_leaves_no_orphan_and_its_results(tmp_path: Path, reference: Reference) -> None:
+    model = "ref-50x20+3ms"
+    parameters = plan(("ref", reference.url, model), users=4, mix="fixed:20/20", duration_s=60.0, workers=2)
+    command = [sys.executable, "-c", PARENT, *prepare(tmp_path, parameters)]
+    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert parent.stdout is not None
+    group = int(parent.stdout.readline())
+    try:
+        assert until(lambda: len(reference.streams(model)) > 4)
+        assert len(group_of(group)) == 3
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        assert until(lambda: not group_of(group), 8)
+        assert until(lambda: reference.report()["open"] == 0)
+    finally:
+        for pid in group_of(group):
+            os.kill(pid, signal.SIGKILL)
+    results = Results(tmp_path)
+    assert results.summary["ended"] == "interrupted"
+    assert results.block("ref")["requests"]["ok"] > 0

@@ -1,0 +1,102 @@
+"""Load runs as the page starts them: supervised, steered, stopped, and kept whatever happens to the generator."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from tests.loadtests.conftest import Reference
+from tests.loadtests.generator import group_of, until
+from webapp.core.loadplan import Plan, Target
+from webapp.models import Backend, LoadRun
+from webapp.services import load, loadplans, loadprocess, loadreport
+from webapp.services.loadplans import Refusal, Where, Wishes
+
+WHERE = Where("http://127.0.0.1:8000", "http://127.0.0.1:8001/v1")
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "VAR_DIR", tmp_path)
+    monkeypatch.setattr(loadreport, "write_apart", lambda _: None)  # another process, tested by the command
+
+
+def endless(reference: Reference, model: str) -> Plan:
+    target = Target("ref", reference.url, model)
+    return Plan((target,), wire="direct", users=3, duration_s=60, warmup_s=0, cooldown_s=0, mix="fixed:20/20")
+
+
+def test_a_killed_generator_leaves_its_partial_results_and_says_so(rows: None, reference: Reference) -> None:
+    model = "ref-50x20+4ms"
+    run = load.start(endless(reference, model))
+    requests = Path(run.folder) / "requests.jsonl"
+    assert until(lambda: requests.exists() and requests.read_bytes().count(b"\n") > 3)
+    group = LoadRun.objects.get(id=run.id).group
+    assert group is not None
+    loadprocess.kill_group(group, signal.SIGKILL)
+    assert load.wait(run.id, 10)
+    assert not group_of(group)
+    row = LoadRun.objects.get(id=run.id)
+    assert row.state == LoadRun.State.INTERRUPTED
+    assert row.summary["backends"]["ref"]["requests"]["ok"] > 0
+    assert "Interrupted" in row.note
+
+
+def test_a_run_is_followed_and_stopped(rows: None, reference: Reference) -> None:
+    run = load.start(endless(reference, "ref-50x20+5ms"))
+    assert until(lambda: any(line["backends"]["ref"]["requests_per_s"] for line in load.live(run)[0]))
+    lines, offset = load.live(run)
+    assert lines[0]["backends"]["ref"]["running"] + lines[0]["backends"]["ref"]["waiting"] <= 3
+    assert load.live(run, offset)[1] >= offset
+    with pytest.raises(Refusal):
+        load.delete(run)
+    assert load.stop(run.id)
+    assert load.wait(run.id, 10)
+    row = LoadRun.objects.get(id=run.id)
+    assert (row.state, row.exit_code in (0, 4)) == (LoadRun.State.STOPPED, True)
+    assert row.charts["distribution"]["ref"]["ttft"]
+    load.delete(row)
+    assert not Path(run.folder).exists()
+    assert not load.stop(run.id)
+
+
+def test_a_run_whose_server_is_gone_is_ended_at_the_next_start(rows: None, reference: Reference) -> None:
+    row = load.make_row(endless(reference, "ref"), asked_by="page")
+    LoadRun.objects.filter(id=row.id).update(owner=load.OWNER.rpartition(":")[0] + ":999999999")
+    assert load.end_orphans() == 1
+    assert LoadRun.objects.get(id=row.id).state == LoadRun.State.FAILED  # it had measured nothing yet
+
+
+def backend(**fields: str) -> Backend:
+    return Backend.objects.create(slug="x", label="X", model="m", **fields)
+
+
+def test_only_this_machine_and_listed_origins_may_be_loaded(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend(base_url="https://api.example.com/v1")
+    for wire in ("sse", "direct"):
+        with pytest.raises(Refusal, match="LOAD_TARGETS"):
+            loadplans.plan(Wishes(("x",), wire=wire), WHERE)
+    monkeypatch.setattr(settings, "LOAD_TARGETS", ["https://api.example.com"], raising=False)
+    plan, _ = loadplans.plan(Wishes(("x",), wire="direct"), WHERE)
+    assert plan.targets[0].url == "https://api.example.com/v1"
+
+
+def test_a_key_travels_in_the_environment_and_in_no_file(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "secret-and-long")
+    backend(base_url="http://127.0.0.1:9/v1", key_ref="env:MY_KEY")
+    plan, keys = loadplans.plan(Wishes(("x",), wire="direct"), WHERE)
+    assert keys == {"SPLITSECOND_KEY_0": "secret-and-long"}
+    assert "secret" not in str(plan.as_data())
+
+
+def test_wishes_become_schedules(rows: None) -> None:
+    backend(base_url="http://127.0.0.1:9/v1")
+    plan, _ = loadplans.plan(Wishes(("x",), rate=5.0, arrival="gamma", cv=3.0, duration_s=20), WHERE)
+    assert (plan.mode, plan.schedule.kind, plan.schedule.cv, plan.warmup_s) == ("rate", "gamma", 3.0, 2.0)
+    plan, _ = loadplans.plan(Wishes(("x",), spike="40@1"), WHERE)
+    assert (plan.schedule.spikes, plan.warmup_s) == (((1.0, 40),), 0.0)
+    with pytest.raises(Refusal, match="needs a --rate"):
+        loadplans.plan(Wishes(("x",), arrival="poisson"), WHERE)

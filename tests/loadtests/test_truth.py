@@ -1,0 +1,48 @@
+"""What the generator reports against a server that writes the time of emission into each token."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from pathlib import Path
+from statistics import median
+
+from tests.loadtests.conftest import Reference
+from tests.loadtests.generator import STAMP, plan, run
+
+START_MS, GAP_MS, TOKENS = 150, 25, 30
+
+
+def test_arrivals_are_read_and_not_guessed(tmp_path: Path, reference: Reference) -> None:
+    model = f"ref-{1000 // GAP_MS}x{TOKENS}+{START_MS}ms~"
+    results = run(tmp_path, plan(("ref", reference.url, model), users=10, mix="fixed:20/100", detail="text"))
+    records = [record for record in results.records if record["outcome"] == "done"]
+    assert len(records) >= 10
+    lags_ms, gap_errors_ms, ttfts_ms = [], [], []
+    for record in records:
+        emitted = [int(stamp) for stamp in STAMP.findall(record["text"])]
+        first = results.at_ns(record["marks_us"]["first_token"])
+        arrived = list(accumulate([first, *(gap * 1000 for gap in record["gaps_us"])]))
+        assert len(emitted) == len(arrived) == TOKENS
+        lags = [(at - then) / 1e6 for at, then in zip(arrived, emitted, strict=True)]
+        assert min(lags) > -0.1  # nothing arrives before it was written, to the rounding of the marks
+        lags_ms += lags
+        truth = [b - a for a, b in pairwise(emitted)]
+        gap_errors_ms += [abs(gap * 1000 - gap_ns) / 1e6 for gap, gap_ns in zip(record["gaps_us"], truth, strict=True)]
+        ttfts_ms.append((record["marks_us"]["first_token"] - record["marks_us"]["sent"]) / 1000)
+        assert record["output_tokens"] == TOKENS
+        assert record["tokens_source"] == "usage"
+    assert median(lags_ms) < GAP_MS / 4  # Locust's own reader is late by a multiple of the gap
+    assert median(gap_errors_ms) < GAP_MS / 4
+    assert START_MS <= median(ttfts_ms) < START_MS + 2 * GAP_MS
+    assert abs(results.block("ref")["tpot_ms"]["p50"] - GAP_MS) < GAP_MS / 10
+
+
+def test_a_slow_reader_changes_nothing_but_its_own_pace(tmp_path: Path, reference: Reference) -> None:
+    model = "ref-maxx400"
+    slow = {"read_bytes_per_s": 60_000}
+    results = run(
+        tmp_path, plan(("ref", reference.url, model), users=1, mix="fixed:20/400", behaviour=slow, duration_s=0.5)
+    )
+    whole = [record["marks_us"] for record in results.records if record["outcome"] == "done"]
+    assert whole
+    assert all(marks["last_token"] - marks["first_token"] > 500_000 for marks in whole)

@@ -1,0 +1,73 @@
+"""The two wires of the running app, and Locust as its own users start it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.live import ROOT, LiveApp
+from tests.loadtests.generator import Results, plan, run
+
+BACKEND = "wse3-llama-70b"
+
+
+def events_of_locust(log: str) -> int:
+    """Return how many request events Locust itself has counted."""
+    found = re.search(r"Aggregated +(\d+) ", log)
+    assert found, log
+    return int(found[1])
+
+
+def test_the_machine_wire_is_driven_with_one_event_per_request(tmp_path: Path, live_app: LiveApp) -> None:
+    target = (BACKEND, f"{live_app.url}/v1", BACKEND)
+    results = run(tmp_path, plan(target, wire="sse", users=2, mix="fixed:30/25"))
+    records = results.records
+    assert results.code in (0, 4)  # 4 where this machine is too busy to measure on
+    assert len(records) > 2
+    assert all(record["outcome"] == "done" for record in records)
+    assert {record["output_tokens"] for record in records} == {25}
+    assert events_of_locust(results.log) == len(records)
+    for marks in (record["marks_us"] for record in records):
+        assert marks["intended"] <= marks["sent"] <= marks["headers"] <= marks["first_token"] <= marks["last_token"]
+    lines = results.live
+    assert len(lines) >= 2 * results.summary["duration_s"]
+    assert {"ttft_p50_ms", "icl_p95_ms", "running", "waiting", "output_tokens_per_s"} <= set(
+        lines[-1]["backends"][BACKEND]
+    )
+
+
+def test_the_pages_socket_is_driven_through_a_storm_of_reconnections(tmp_path: Path, live_app: LiveApp) -> None:
+    slow = "h100x2-llama-70b"
+    target = (slow, live_app.ws_url, slow)
+    parameters = plan(target, wire="ws", users=2, mix="fixed:30/40", behaviour={"reconnect_s": 0.5})
+    results = run(tmp_path, parameters)
+    records = results.records
+    assert results.block(slow)["requests"]["failed"] == 0, results.block(slow)["errors"]
+    done = [record for record in records if record["outcome"] == "done"]
+    assert done
+    for record in done:
+        assert record["output_tokens"] == 40
+        assert len(record["gaps_us"]) == 39  # each piece of text once, whichever connection brought it
+    assert any(record["marks_us"]["connect"] > record["marks_us"]["sent"] for record in done)
+
+
+def test_a_conversation_goes_on_where_it_was(tmp_path: Path, live_app: LiveApp) -> None:
+    target = (BACKEND, f"{live_app.url}/v1", BACKEND)
+    results = run(tmp_path, plan(target, wire="sse", users=1, mix="fixed:30/20", turns=3))
+    inputs = {record["turn"] % 3: record["input_tokens"] for record in results.records[:3]}
+    assert inputs[0] < inputs[1] < inputs[2]
+
+
+def test_plain_locust_works_with_workers(tmp_path: Path, live_app: LiveApp) -> None:
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "-H", live_app.url, "--headless"]
+    command += ["-u", "2", "-r", "10", "-t", "1s", "--processes", "2", "--master-bind-port", "5599"]
+    command += ["--master-port", "5599", "--backend", BACKEND, "--mix", "fixed:20/10", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, start_new_session=True)
+    assert done.returncode == 0, done.stderr
+    results = Results(tmp_path)
+    counts = results.block(BACKEND)["requests"]
+    assert counts["ok"] > 2
+    assert counts["failed"] == 0
+    assert {record["user"] % 2 for record in results.records} == {0, 1}
