@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.conf import settings
-from django.http.request import validate_host
+from django.http.request import split_domain_port, validate_host
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -25,8 +25,8 @@ def is_own_origin(origin: str, host: str, scheme: str) -> bool:
 
 def is_allowed_host(host: str) -> bool:
     """Return whether `host` (a Host header's value) names this server, whatever its port."""
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    return validate_host(name.lower(), settings.ALLOWED_HOSTS)
+    name, _ = split_domain_port(host)  # "" for what is no host, such as "localhost:80@evil.example"
+    return bool(name) and validate_host(name, settings.ALLOWED_HOSTS)
 
 
 class OwnOriginOnly:
