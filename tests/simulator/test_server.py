@@ -47,8 +47,8 @@ async def test_chunks_leave_when_they_are_due_never_before(client: aiohttp.Clien
     arrived_ns = found[0]["sim"]["arrived_ns"]
     late_us = [(truth["sent_ns"] - arrived_ns) / 1000 - truth["due_us"] for truth in truths]
     assert min(late_us) >= 0
-    assert median(late_us) < 5_000  # of 200,000; sleeps of 0.5 ms each would end 200,000 late
-    assert median(late_us[-100:]) - median(late_us[:100]) < 5_000
+    assert median(late_us) < 20_000  # of 200,000; sleeps of 0.5 ms each would end 200,000 late
+    assert median(late_us[-100:]) - median(late_us[:100]) < 20_000
     assert [truth["due_us"] for truth in truths] == [6_000 + 500 * step for step in range(400)]
 
 
@@ -374,3 +374,24 @@ async def test_a_stalled_stream_stays_open_and_silent(client: aiohttp.ClientSess
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await response.content.readany()
+
+
+async def test_a_defect_is_a_server_error_that_says_nothing_of_itself(
+    client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> int:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("webapp.simulator.server.api_ns", broken)
+    async with client.post(CHAT, json=body()) as response:
+        assert response.status == 500
+        text = await response.text()
+    assert "secret" not in text
+    assert orjson.loads(text)["error"]["type"] == "server_error"
+    assert "secret" in caplog.text
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+async def test_both_shapes_name_the_wrong_field(client: aiohttp.ClientSession, path: str) -> None:
+    async with client.post(path, json={**body(), "prompt": "x", "temperature": "hot"}) as response:
+        assert (await response.json())["error"]["param"] == "temperature"

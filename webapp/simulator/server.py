@@ -6,7 +6,7 @@ headers are out, the driver writes to the transport itself.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -16,30 +16,28 @@ from webapp.simulator.answers import AnswerBook
 from webapp.simulator.driver import Driver, api_ns
 from webapp.simulator.emission import Answering, Collection, Stream
 from webapp.simulator.engine import Engine
-from webapp.simulator.faults import Body, Ending, Fault, Framing
+from webapp.simulator.faults import Ending, Fault, Framing
 from webapp.simulator.metrics import Metrics, compact, prometheus
 from webapp.simulator.openapi import description
 from webapp.simulator.pacing import Pacer, wall_s
 from webapp.simulator.profile import Profile
 from webapp.simulator.reply import Reply
 from webapp.simulator.request import Asked, BadRequest, parse_chat, parse_text
+from webapp.simulator.server_errors import BEGUN, errors, refusal
 from webapp.simulator.server_sink import TransportSink, flood, heartbeat
-from webapp.simulator.wire import answer_id, error_body, fault_names, model_entry
+from webapp.simulator.wire import answer_id, fault_names, model_entry
 
 BODY_LIMIT = 1024 * 1024
 GOODBYE_S = 0.1  # what open streams get when the server is told to end
-RETRY_AFTER_S = 1
 
 PACER = web.AppKey("pacer", Pacer)
 DRIVERS = web.AppKey("drivers", dict[str, Driver])
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Parse = Callable[[bytes, Mapping[str, Profile], str], Asked]
 SSE = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
 }
-PAGE = "<html><body><h1>{status}</h1><p>upstream unavailable</p></body></html>\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,7 @@ class Simulator:
         asked = parse(await _body(request), self._profiles, request.headers.get("X-Fault", ""))
         driver = request.app[DRIVERS][asked.profile.slug]
         if asked.fault.refuses:
-            return _refusal(asked.fault)
+            return refusal(asked.fault)
         self._check_room(driver)
         self._open += 1
         try:
@@ -182,6 +180,7 @@ async def _stream(request: web.Request, answering: Answering, driver: Driver) ->
         if chunked:
             response.enable_chunked_encoding()
         await response.prepare(request)
+    request[BEGUN] = True
     sink = TransportSink(transport, chunked, fault.framing == Framing.EXTENSIONS)
     if fault.opening:
         sink.write(fault.opening)
@@ -226,46 +225,8 @@ async def _whole(request: web.Request, answering: Answering, driver: Driver) -> 
     return web.Response(body=collection.body(), content_type="application/json")
 
 
-def _refusal(fault: Fault) -> web.Response:
-    headers = dict(fault.headers)
-    match fault.body:
-        case Body.OPENAI:
-            problem = BadRequest(fault.message, code=f"fault_{fault.name}", status=fault.status)
-            return _error(problem, headers)
-        case Body.HTML:
-            text = PAGE.format(status=fault.status)
-            return web.Response(status=fault.status, text=text, content_type="text/html", headers=headers)
-    return web.Response(status=fault.status, headers=headers)
-
-
 def _json(body: object) -> web.Response:
     return web.Response(body=orjson.dumps(body), content_type="application/json")
-
-
-def _error(problem: BadRequest, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=error_body(problem),
-        status=problem.status,
-        headers=headers,
-        content_type="application/json",
-    )
-
-
-@web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer everything that goes wrong in OpenAI's shape."""
-    try:
-        return await handler(request)
-    except BadRequest as problem:
-        busy = problem.status in (429, 503)
-        return _error(problem, {"Retry-After": str(RETRY_AFTER_S)} if busy else None)
-    except web.HTTPNotFound:
-        message = f"There is nothing at {request.path[:80]}. Try /v1/models or /v1/chat/completions."
-        return _error(BadRequest(message, code="not_found", status=404))
-    except web.HTTPMethodNotAllowed as problem:
-        message = f"{request.path[:80]} does not take {request.method}."
-        refusal = BadRequest(message, code="method_not_allowed", status=405)
-        return _error(refusal, {"Allow": ", ".join(sorted(problem.allowed_methods))})
 
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
@@ -277,7 +238,7 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
 def build_app(profiles: Mapping[str, Profile], book: AnswerBook, limits: Limits) -> web.Application:
     """Return the application."""
     simulator = Simulator(profiles, book, limits)
-    app = web.Application(middlewares=[_errors])
+    app = web.Application(middlewares=[errors])
     app.on_response_prepare.append(_mark)
     app.cleanup_ctx.append(simulator.run)
     for path, handler in (
