@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +20,17 @@ import orjson
 
 from webapp.simulator.check_profiles import write_profiles
 from webapp.simulator.pacing import monotonic_ns
-from webapp.simulator.profile import ProfileError, load_all
+from webapp.simulator.profile import Profile, ProfileError, load_all
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 RATE_TOLERANCE = 0.01
 SECONDS = 3.0
+SETTLE_NS = 200_000_000  # from when the last stream has begun: connecting is not pacing
+WAITING = 500
 CELLS = ((1, 2000), (10, 2000), (50, 2000), (500, 50))  # streams, tokens per second of each
 _SIM = re.compile(rb'"due_us":(\d+),"sent_ns":(\d+)')
 _ARRIVED = re.compile(rb'"arrived_ns":(\d+)')
@@ -103,11 +110,12 @@ def check(folder: Path | None = None) -> int:
     except ProfileError as problem:
         print(problem, file=sys.stderr)
         return 1
-    new = [slug for slug, profile in profiles.items() if shipped.get(slug) != profile]
+    new = {slug: profile for slug, profile in profiles.items() if shipped.get(slug) != profile}
     print(f"{len(profiles)} profiles are in order. Measuring the pace on this host, about half a minute …", flush=True)
     rows = asyncio.run(_measure())
     own = asyncio.run(_measure_profiles(folder, new)) if folder and new else []
     print(table([*rows, *own]))
+    print(f"A waiting request takes {asyncio.run(_waiting_kb())} of memory ({WAITING} of them measured).")
     missed = [row for row in [*rows, *own] if not row.name.startswith("asyncio") and not row.met]
     print("Every pace is kept within 1 %." if not missed else f"{len(missed)} not within 1 %: this host is too slow.")
     return 1 if missed else 0
@@ -123,12 +131,12 @@ async def _measure() -> list[Row]:
     return rows
 
 
-async def _measure_profiles(folder: Path, slugs: Sequence[str]) -> list[Row]:
+async def _measure_profiles(folder: Path, profiles: Mapping[str, Profile]) -> list[Row]:
     """Measure each profile with one stream, against its own due times."""
     rows = []
     with Served(folder) as server:
-        for slug in slugs:
-            (trace,) = await _read(server.port, slug, 1, 100)
+        for slug in profiles:
+            (trace,) = await _read(server.port, slug, 1, round(max(20, 2 * profiles[slug].tok_s)))
             span_ns = trace.due_ns[-1] - trace.due_ns[0]
             rows.append(row(slug, [trace], (len(trace.due_ns) - 1) / span_ns * 1e9))
     return rows
@@ -142,6 +150,16 @@ class Served:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline().rsplit(":", 1)[-1])
+
+    def resident_bytes(self) -> int | None:
+        """Return the process's memory; None where there is no /proc."""
+        if resource is None:
+            return None
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
+        except OSError:
+            return None
+        return pages * resource.getpagesize()
 
     def __enter__(self) -> "Served":
         return self
@@ -160,6 +178,23 @@ async def _read(port: int, model: str, streams: int, tokens: int) -> list[Trace]
     return [reader.trace for _, reader in opened]
 
 
+async def _waiting_kb() -> str:
+    """Return what a request takes that waits for its first token, as text: in kB, or "n/a" where nobody knows."""
+    loop = asyncio.get_running_loop()
+    with tempfile.TemporaryDirectory() as name, Served(write_profiles(Path(name))) as server:
+        before = server.resident_bytes()
+        opened = [
+            await loop.create_connection(lambda: Reader("check-wait", 400), "127.0.0.1", server.port)
+            for _ in range(WAITING)
+        ]
+        await asyncio.sleep(1.0)
+        after = server.resident_bytes()
+        for transport, reader in opened:
+            reader.done.cancel()
+            transport.abort()
+    return "n/a" if before is None or after is None else f"{(after - before) / WAITING / 1000:.1f} kB"
+
+
 async def _sleep(streams: int, tok_s: float) -> list[Trace]:
     async def stream() -> Trace:
         trace, began_ns = Trace([], []), monotonic_ns()
@@ -172,8 +207,21 @@ async def _sleep(streams: int, tok_s: float) -> list[Trace]:
     return await asyncio.gather(*(stream() for _ in range(streams)))
 
 
+def steady(traces: Sequence[Trace]) -> list[Trace]:
+    """Leave out what came before all the streams were under way; a single stream is so at once."""
+    if len(traces) == 1:
+        return list(traces)
+    from_ns = max(trace.came_ns[0] for trace in traces) + SETTLE_NS
+    found = []
+    for trace in traces:
+        first = next((place for place, came_ns in enumerate(trace.came_ns) if came_ns >= from_ns), 0)
+        found.append(Trace(trace.due_ns[first:], trace.came_ns[first:]))
+    return found
+
+
 def row(name: str, traces: Sequence[Trace], tok_s: float) -> Row:
     """Return the figures of some streams that all should run at `tok_s`."""
+    traces = steady(traces)
     late = sorted(came - due for trace in traces for due, came in zip(trace.due_ns, trace.came_ns, strict=True))
     gaps = sorted(
         abs((came - before) - (due - due_before))

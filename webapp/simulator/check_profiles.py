@@ -12,7 +12,7 @@ devices = 1
 precision = "fp8"
 layer_us = {layer_us}
 slots = 10000
-max_sequences = 8000
+max_sequences = {max_sequences}
 prefill_tok_s = 1e7
 jitter_sigma = 0.0
 api_ms = 5.0
@@ -45,8 +45,10 @@ date = "2026-11"
 
 
 def write_profiles(folder: Path) -> Path:
-    """Write one profile per rate into the folder; return the folder."""
+    """Write one profile per rate into the folder, and one that lets everybody wait; return the folder."""
     for tok_s in CELL_RATES:
-        text = _TEXT.format(tok_s=tok_s, layer_us=1e6 / tok_s)
+        text = _TEXT.format(tok_s=tok_s, layer_us=1e6 / tok_s, max_sequences=8000)
         (folder / f"check-{tok_s}.toml").write_text(text, encoding="utf-8")
+    waiting = _TEXT.format(tok_s=1, layer_us=1e6, max_sequences=1)
+    (folder / "check-wait.toml").write_text(waiting, encoding="utf-8")
     return folder

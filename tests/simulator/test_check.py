@@ -1,0 +1,103 @@
+"""The check of the pace: what its figures mean, and that it runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from webapp.simulator import check
+from webapp.simulator.check import Trace, row, steady, table
+from webapp.simulator.check_profiles import write_profiles
+from webapp.simulator.engine import Ask, Engine
+from webapp.simulator.profile import load_all
+from webapp.simulator.virtual import Arrival, run_virtual
+
+ROOT = Path(__file__).parents[2]
+MS = 1_000_000
+
+
+def trace(late_ms: list[float], pace_ms: float = 10.0, from_ms: float = 0.0) -> Trace:
+    due_ns = [int((from_ms + place * pace_ms) * MS) for place in range(len(late_ms))]
+    return Trace(due_ns, [due + int(late * MS) for due, late in zip(due_ns, late_ms, strict=True)])
+
+
+def test_a_pace_that_is_kept_has_no_error() -> None:
+    found = row("x", [trace([0.5] * 100)], tok_s=100)
+    assert found.rate_error == pytest.approx(0)
+    assert (found.late_p50_ms, found.late_p99_ms, found.gap_p99_ms) == (0.5, 0.5, 0.0)
+    assert found.met
+
+
+def test_a_pace_that_drifts_is_too_slow_by_as_much() -> None:
+    found = row("x", [trace([place * 0.2 for place in range(101)])], tok_s=100)
+    assert found.rate_error == pytest.approx(1 / 1.02 - 1)
+    assert found.late_p99_ms == pytest.approx(20.0, rel=0.02)
+    assert found.gap_p99_ms == pytest.approx(0.2)
+    assert not found.met
+
+
+def test_one_late_token_is_no_slow_pace_but_shows_in_the_gaps() -> None:
+    found = row("x", [trace([0.0] * 50 + [8.0] + [0.0] * 49)], tok_s=100)
+    assert found.met
+    assert found.gap_p99_ms == 8.0
+    assert found.late_p50_ms == 0.0
+
+
+def test_streams_are_measured_from_when_all_of_them_are_under_way() -> None:
+    early, late = trace([0.0] * 200), trace([0.0] * 200, from_ms=500)
+    assert [one.came_ns[0] for one in steady([early, late])] == [700 * MS, 700 * MS]
+    assert steady([early]) == [early]
+
+
+def test_the_table_has_a_line_for_each_row_under_its_heads() -> None:
+    lines = table([row("simulator", [trace([0.5] * 100)], 100)]).splitlines()
+    assert lines[0].split()[:3] == ["paced", "by", "streams"]
+    assert lines[1].split() == ["simulator", "1", "100.0", "+0.00%", "0.500", "ms", "0.500", "ms", "0.000", "ms"]
+
+
+@pytest.mark.parametrize(("streams", "tok_s"), check.CELLS)
+def test_the_machines_of_the_check_give_every_stream_its_rate(tmp_path: Path, streams: int, tok_s: int) -> None:
+    serving = load_all(write_profiles(tmp_path))[f"check-{tok_s}"].serving
+    run = run_virtual(Engine(serving), [Arrival(0, 10, 50)] * streams)
+    assert {record.tpot_ns for record in run.records} == {1e9 / tok_s}
+
+
+def test_where_everybody_waits_one_is_served_at_a_time(tmp_path: Path) -> None:
+    engine = Engine(load_all(write_profiles(tmp_path))["check-wait"].serving)
+    for number in range(3):
+        engine.submit(Ask(number, 10, 50))
+    engine.step(0)
+    assert (engine.running, engine.waiting) == (1, 2)
+
+
+async def test_the_whole_path_is_measured_over_real_sockets(tmp_path: Path) -> None:
+    with check.Served(write_profiles(tmp_path)) as server:
+        traces = await check._read(server.port, "check-2000", 3, 300)
+        assert server.resident_bytes()
+    assert [len(one.due_ns) for one in traces] == [300, 300, 300]
+    assert all(came >= due for one in traces for due, came in zip(one.due_ns, one.came_ns, strict=True))
+    assert row("x", [traces[0]], 2000).rate_error == pytest.approx(0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"), [("layer_us = -1", "layer_us"), ('machine = "abacus"', "machine"), ("colour = 3", "colour")]
+)
+def test_a_wrong_profile_is_refused_by_the_name_of_its_field(tmp_path: Path, text: str, field: str) -> None:
+    path = write_profiles(tmp_path) / "check-50.toml"
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(field)]
+    kept = "\n".join(lines).partition("[machine]")[0] if field == "machine" else "\n".join(lines)
+    path.write_text(f"{text}\n{kept}")
+    for extra in (["--check"], ["--port", "0"]):
+        command = [sys.executable, "-m", "webapp.simulator", "--profiles", str(tmp_path), *extra]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"check-50.toml: {field} ")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_not_there_is_refused() -> None:
+    command = [sys.executable, "-m", "webapp.simulator", "--check", "--profiles", "/nowhere"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "/nowhere is not a folder" in done.stderr

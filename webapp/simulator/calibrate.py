@@ -1,0 +1,165 @@
+"""Solve for what is not on a data sheet from three probes of a real endpoint. Pure.
+
+One user with a short prompt gives the time per layer; one with a long prompt the share of the arithmetic that prefill
+reaches; many at once the cost of each further sequence (on a latency machine: the pipeline's slots). The probes are
+repeated in virtual time on the engine itself, so that whatever the scheduler does to them is in the solution. What
+the probes measured beyond the numbers solved for shows how well the fitted engine fits: that is the profile's error.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from statistics import fmean
+
+from webapp.simulator.engine import Engine
+from webapp.simulator.hardware import Serving
+from webapp.simulator.virtual import Arrival, run_virtual
+
+ROUNDS = 3  # over the unknowns in turn; they hang on each other only weakly
+HALVINGS = 24
+
+# Where each unknown is looked for.
+LAYER_US = (0.0, 5_000.0)
+SHARE = (0.02, 1.0)
+SEQUENCE_US = (0.0, 2_000.0)
+PREFILL_TOK_S = (10.0, 1e6)
+SLOTS = (1.0, 2_000.0)
+ENOUGH_SLOTS = 1.02  # many at once, this much slower than one: the pipeline had a slot for each
+
+SHORT, LONG, MANY = "short", "long", "many"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one probe asked and measured; means over its users. Times in seconds."""
+
+    name: str
+    users: int
+    prompt_tokens: int
+    output_tokens: int
+    ttft_s: float
+    tpot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A serving solved for, and how far it misses each figure of each probe, 0.01 is 1 %."""
+
+    serving: Serving
+    api_ms: float
+    misses: Mapping[str, float]
+
+    @property
+    def error(self) -> float:
+        """The mean miss."""
+        return fmean(abs(miss) for miss in self.misses.values())
+
+
+def predict(serving: Serving, probe: Probe, api_ms: float) -> Probe:
+    """Return what the probe would measure on this serving, without noise."""
+    engine = Engine(replace(serving, jitter_sigma=0.0))
+    arrivals = repeat(Arrival(0, probe.prompt_tokens, probe.output_tokens), probe.users)
+    records = run_virtual(engine, arrivals, api_ns=int(api_ms * 1e6)).records
+    ttft_s = fmean(record.ttft_ns for record in records) / 1e9
+    tpots = [record.tpot_ns for record in records if record.tpot_ns is not None]
+    return replace(probe, ttft_s=ttft_s, tpot_s=fmean(tpots) / 1e9 if tpots else 0.0)
+
+
+def solve(serving: Serving, probes: Sequence[Probe]) -> Fit:
+    """Return the serving whose engine gives these probes, one of each name; the rest of `serving` stays as it is."""
+    by_name = {probe.name: probe for probe in probes}
+    short, long, many = by_name[SHORT], by_name[LONG], by_name[MANY]
+    latency = serving.machine.kind == "latency"
+    for _ in range(ROUNDS):
+        serving = _set(serving, _layer, _tpot_of(short), LAYER_US)
+        if latency:
+            serving = _set(serving, _prefill_rate, _more_ttft(short, long), PREFILL_TOK_S)
+            serving = _with_slots(serving, short, many)
+        else:
+            serving = _set(serving, _share, _more_ttft(short, long), SHARE)
+            serving = _set(serving, _sequence, _more_tpot(short, many), SEQUENCE_US)
+    api_ms = max(0.0, (short.ttft_s - predict(serving, short, 0.0).ttft_s) * 1e3)
+    return Fit(serving, api_ms, misses(serving, probes, api_ms))
+
+
+def misses(serving: Serving, probes: Sequence[Probe], api_ms: float) -> dict[str, float]:
+    """Return how far the serving's engine misses each figure, as a share of what was measured."""
+    found = {}
+    for probe in probes:
+        made = predict(serving, probe, api_ms)
+        found[f"{probe.name} TTFT"] = made.ttft_s / probe.ttft_s - 1
+        found[f"{probe.name} TPOT"] = made.tpot_s / probe.tpot_s - 1
+    return found
+
+
+# What is solved for: how a serving takes a value of it.
+
+Setter = Callable[[Serving, float], Serving]
+Excess = Callable[[Serving], float]
+"""How much more a serving gives than was measured."""
+
+
+def _layer(serving: Serving, value: float) -> Serving:
+    return replace(serving, layer_us=value)
+
+
+def _share(serving: Serving, value: float) -> Serving:
+    machine, precision = serving.machine, serving.arithmetic or serving.precision
+    if precision == "fp4" and machine.fp4_tflops:
+        return replace(serving, machine=replace(machine, fp4_share=value))
+    if precision == "fp8" and machine.fp8_tflops:
+        return replace(serving, machine=replace(machine, fp8_share=value))
+    return replace(serving, machine=replace(machine, bf16_share=value))
+
+
+def _sequence(serving: Serving, value: float) -> Serving:
+    return replace(serving, machine=replace(serving.machine, sequence_us=value))
+
+
+def _prefill_rate(serving: Serving, value: float) -> Serving:
+    return replace(serving, prefill_tok_s=value)
+
+
+def _slots(serving: Serving, value: float) -> Serving:
+    return replace(serving, slots=round(value))
+
+
+def _with_slots(serving: Serving, short: Probe, many: Probe) -> Serving:
+    """Solve for the slots; where nobody had to wait, all that is known is that there were enough."""
+    if many.tpot_s <= ENOUGH_SLOTS * short.tpot_s:
+        return _slots(serving, max(many.users, serving.slots or serving.model.layers))
+    excess = _tpot_of(many)
+    near = _set(serving, _slots, excess, SLOTS).slots
+    whole = (_slots(serving, slots) for slots in (max(1, near - 1), near, near + 1))
+    return min(whole, key=lambda one: abs(excess(one)))
+
+
+# Which figure it is solved from.
+
+
+def _tpot_of(probe: Probe) -> Excess:
+    return lambda serving: predict(serving, probe, 0.0).tpot_s - probe.tpot_s
+
+
+def _more_tpot(few: Probe, many: Probe) -> Excess:
+    measured = many.tpot_s - few.tpot_s
+    return lambda serving: predict(serving, many, 0.0).tpot_s - predict(serving, few, 0.0).tpot_s - measured
+
+
+def _more_ttft(short: Probe, long: Probe) -> Excess:
+    """The front end's time falls out of the difference."""
+    measured = long.ttft_s - short.ttft_s
+    return lambda serving: predict(serving, long, 0.0).ttft_s - predict(serving, short, 0.0).ttft_s - measured
+
+
+def _set(serving: Serving, setter: Setter, excess: Excess, bounds: tuple[float, float]) -> Serving:
+    """Return the serving with the value at which nothing is in excess; the nearer bound where there is none."""
+    low, high = bounds
+    rises = excess(setter(serving, high)) > excess(setter(serving, low))
+    for _ in range(HALVINGS):
+        value = (low + high) / 2
+        if (excess(setter(serving, value)) > 0) == rises:
+            high = value
+        else:
+            low = value
+    return setter(serving, (low + high) / 2)
