@@ -157,3 +157,17 @@ async def test_a_real_alarm_never_rings_early(
         assert sum(count for _, count in one.called) == len(dues)
         assert one.called[0][0] >= dues[0]
         assert all(count > 0 for _, count in one.called)
+
+
+async def test_an_appointment_without_anyone_waiting_can_be_called_off() -> None:
+    clock = FakeClock()
+    pacer = paced(clock)
+    kept, dropped = Metronome(clock.at_ns + MS, MS, beats=3), Metronome(clock.at_ns + MS, MS, beats=3)
+    pacer.call(kept.due_ns[0], kept.fire)
+    appointment = pacer.call(dropped.due_ns[0], dropped.fire)
+    clock.advance(clock.at_ns + MS)
+    appointment.fire = None
+    clock.advance(clock.at_ns + 10 * MS)
+    assert len(kept.called) == 3
+    assert len(dropped.called) == 1
+    pacer.close()

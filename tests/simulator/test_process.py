@@ -91,3 +91,12 @@ def test_it_starts_without_django() -> None:
     code = "import sys, webapp.simulator.__main__; sys.exit(any(name.startswith('django') for name in sys.modules))"
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=30).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--max-waiting=-1", "--max-open=x"])
+@pytest.mark.parametrize("command", [MODULE, MANAGE], ids=["module", "manage"])
+def test_a_limit_that_is_none_is_refused(command: list[str], option: str) -> None:
+    done = subprocess.run([*command, option], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert option.partition("=")[0] in done.stderr
+    assert "Traceback" not in done.stderr
