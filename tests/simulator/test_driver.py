@@ -28,6 +28,7 @@ class Lockstep:
         self.cancelled: list[int] = []
         self.kv_capacity = 1000
         self.free_ns = 0
+        self.stuck = 0
 
     @property
     def running(self) -> int:
@@ -35,7 +36,7 @@ class Lockstep:
 
     @property
     def waiting(self) -> int:
-        return 0
+        return self.stuck
 
     @property
     def kv_used(self) -> float:
@@ -100,7 +101,7 @@ class Stage:
         self.engine = Lockstep()
         self.pacer = Pacer(asyncio.get_running_loop(), self.clock.make_alarm, self.clock.now_ns)
         self.metrics = Metrics()
-        self.driver = Driver(self.engine, self.pacer, self.metrics)  # type: ignore[arg-type]
+        self.driver = Driver(self.engine, self.pacer, self.metrics, slots=2)  # type: ignore[arg-type]
         self.start_ns = self.clock.at_ns
 
     def submit(self, after_ns: int, tokens: int, prompt_tokens: int = 5, wants: int = 10**9) -> tuple[int, Listener]:
@@ -178,7 +179,6 @@ async def test_an_idle_engine_costs_nothing_and_wakes_for_the_next(stage: Stage)
 async def test_an_earlier_request_is_not_held_up_by_a_later_one(stage: Stage) -> None:
     _, late = stage.submit(500 * MS, tokens=1)
     _, early = stage.submit(2 * MS, tokens=1)
-    assert stage.driver.waiting == 2
     stage.pass_to(1000 * MS)
     assert stage.ms(early.due_ns) == [12]
     assert stage.ms(late.due_ns) == [510]
@@ -201,9 +201,25 @@ async def test_one_that_is_cancelled_hears_nothing_more_and_frees_its_place(stag
 async def test_one_that_is_cancelled_on_its_way_never_reaches_the_engine(stage: Stage) -> None:
     first, _ = stage.submit(20 * MS, tokens=1)
     stage.driver.cancel(first)
-    assert stage.driver.waiting == 0
     stage.pass_to(100 * MS)
     assert not stage.engine.asks
+
+
+async def test_a_queue_counts_who_is_on_the_way_but_nobody_who_has_a_slot_to_expect(stage: Stage) -> None:
+    assert stage.driver.queue_with_one_more() == 0
+    stage.submit(20 * MS, tokens=5)
+    assert stage.driver.queue_with_one_more() == 0
+    stage.submit(20 * MS, tokens=5)
+    assert stage.driver.queue_with_one_more() == 1
+    stage.pass_to(35 * MS)
+    assert (stage.driver.running, stage.driver.queue_with_one_more()) == (2, 1)
+
+
+async def test_a_queue_counts_who_found_no_room_in_the_cache(stage: Stage) -> None:
+    stage.submit(0, tokens=5)
+    stage.engine.stuck = 4
+    stage.pass_to(15 * MS)
+    assert stage.driver.queue_with_one_more() == 5
 
 
 async def test_one_that_wants_no_more_is_taken_out_of_the_engine(stage: Stage) -> None:
@@ -233,7 +249,7 @@ async def test_lateness_is_the_hosts_and_is_counted_as_such(stage: Stage) -> Non
 async def test_the_wall_clock_gives_the_trace_of_the_virtual_one() -> None:
     clock = FakeClock()
     serving = profile(jitter_sigma=0.03).serving
-    driver = Driver(Engine(serving, 7), Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns), Metrics())
+    driver = Driver(Engine(serving, 7), Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns), Metrics(), 1)
     heard = Listener()
     driver.submit(clock.at_ns, 10, 50, heard)
     alone, start_ns = Engine(serving, 7), clock.at_ns

@@ -205,6 +205,14 @@ async def test_one_too_many_in_the_queue_is_told_to_come_back() -> None:
             assert response.status == 200
 
 
+async def test_a_queue_of_none_refuses_nobody_while_there_are_slots() -> None:
+    async with served(Limits(waiting=0), tok_s=5.0, max_sequences=2) as client:
+        held = [await client.post(CHAT, json=body(stream=True)) for _ in range(3)]
+        assert [response.status for response in held] == [200, 200, 429]
+        for response in held:
+            response.close()
+
+
 async def test_one_too_many_altogether_finds_the_server_overloaded() -> None:
     async with (
         served(Limits(open=1), tok_s=5.0) as client,

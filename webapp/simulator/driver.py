@@ -49,8 +49,10 @@ class Timer(Protocol):
 class Driver:
     """One engine, its clock, and who listens to it."""
 
-    def __init__(self, engine: Engine, timer: Timer, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, timer: Timer, metrics: Metrics, slots: int) -> None:
         self.metrics = metrics
+        self._slots = slots
+        self._left_over = 0  # asked, and not let in by the last step
         self._engine = engine
         self._timer = timer
         self._listeners: dict[int, Listener] = {}
@@ -66,8 +68,13 @@ class Driver:
 
     @property
     def waiting(self) -> int:
-        """Requests in the engine's queue or on their way to it."""
-        return self._engine.waiting + len(self._coming)
+        """Requests in the engine's queue; the next step may let them in."""
+        return self._engine.waiting
+
+    def queue_with_one_more(self) -> int:
+        """Return how many requests, with another one, would have no slot to expect, or no room in the KV cache."""
+        stuck = min(self._left_over, self.waiting)  # some may have left since the last step
+        return max(stuck + 1 if stuck else 0, self.running + self.waiting + len(self._coming) + 1 - self._slots)
 
     @property
     def kv_usage(self) -> float:
@@ -114,6 +121,7 @@ class Driver:
                 self._hand_out(self._step, fed)
             self._admit(at_ns)
             self._step = self._engine.step(at_ns)
+            self._left_over = self._engine.waiting
         clock = self._timer.now_ns
         for listener in fed.values():
             listener.flush(clock())

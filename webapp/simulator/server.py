@@ -65,7 +65,10 @@ class Simulator:
     async def run(self, app: web.Application) -> AsyncIterator[None]:
         """Give every engine its clock for as long as the server runs."""
         pacer = app[PACER] = Pacer(asyncio.get_running_loop())
-        app[DRIVERS] = {slug: Driver(engine, pacer, Metrics()) for slug, engine in self._engines.items()}
+        app[DRIVERS] = {
+            slug: Driver(engine, pacer, Metrics(), self._profiles[slug].serving.max_sequences)
+            for slug, engine in self._engines.items()
+        }
         yield
         pacer.close()
 
@@ -123,7 +126,7 @@ class Simulator:
         most, open_most = self._limits.waiting, self._limits.open
         if open_most is not None and self._open >= open_most:
             raise BadRequest("The server is at its limit of open requests.", code="overloaded", status=503)
-        if most is not None and driver.waiting >= most and driver.running:
+        if most is not None and driver.queue_with_one_more() > most:
             raise BadRequest("Too many requests wait for this model.", code="rate_limit_exceeded", status=429)
 
     def _answering(self, asked: Asked, arrived_ns: int) -> Answering:

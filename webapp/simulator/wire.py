@@ -177,4 +177,7 @@ def model_entry(profile: Profile) -> dict[str, Any]:
 
 def fault_names() -> dict[str, str]:
     """Return every fault that can be asked for and what it does."""
-    return {fault.name: fault.summary for fault in FAULTS.values()}
+    return {
+        fault.name: f"{fault.summary} ({fault.case.upper()})" if fault.case else fault.summary
+        for fault in FAULTS.values()
+    }
