@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from webapp.views import backends, pages, runs
+from webapp.views import backends, load, pages, runs
 
 urlpatterns = [
     path("", pages.arena, name="arena"),
@@ -18,6 +18,19 @@ urlpatterns = [
     path("backends/<slug:slug>/edit/", backends.edit, name="backend-edit"),
     path("backends/<slug:slug>/test/", backends.test, name="backend-test"),
     path("backends/<slug:slug>/remove/", backends.remove, name="backend-remove"),
+    path("load/", load.index, name="load"),
+    path("load/start/", load.start, name="load-start"),
+    path("load/drawer/", load.drawer, name="load-drawer"),
+    path("load/compare/", load.compare, name="load-compare"),
+    path("load/compare/<str:a_id>/<str:b_id>/<str:figure>.json", load.compare_chart, name="load-compare-chart"),
+    path("load/<str:run_id>/", load.show, name="load-run"),
+    path("load/<str:run_id>/live.json", load.live, name="load-live"),
+    path("load/<str:run_id>/live-charts.json", load.live_charts, name="load-live-charts"),
+    path("load/<str:run_id>/users/", load.users, name="load-users"),
+    path("load/<str:run_id>/stop/", load.stop, name="load-stop"),
+    path("load/<str:run_id>/delete/", load.delete, name="load-delete"),
+    path("load/<str:run_id>/chart/<str:name>.<str:kind>", load.chart, name="load-chart"),
+    path("load/<str:run_id>/file/<str:name>", load.file, name="load-file"),
     path("healthz", pages.healthz, name="healthz"),
     path("static/<path:path>", pages.asset, name="asset"),
 ]

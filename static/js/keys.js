@@ -37,7 +37,7 @@ function onKey(event) {
 
 /** What Escape closes before it stops anything. */
 function escapes(event) {
-  const settings = document.querySelector("details.settings[open], details.steps[open]");
+  const settings = document.querySelector("details.settings[open], details.steps[open], details.picks[open]");
   if (!definitions.hide() && !settings) return false;
   if (settings) {
     settings.open = false;

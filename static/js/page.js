@@ -2,8 +2,10 @@
 
 import { announce } from "./announce.js";
 import { words } from "./axis.js";
+import { drawStored as drawCharts } from "./charts.js";
 import * as definitions from "./definitions.js";
 import * as keys from "./keys.js";
+import { Load } from "./load.js";
 import { RaceStrip } from "./race.js";
 import { patch } from "./readout.js";
 import { endState, Recording } from "./recording.js";
@@ -25,6 +27,11 @@ function rows() {
   });
 }
 
+/** The lanes as the load drawer needs them. */
+function lanesShown() {
+  return laneCards().map((card) => ({ id: card.dataset.lane, letter: card.dataset.letter, slug: card.querySelector("select").value }));
+}
+
 class Arena {
   constructor(element) {
     this.element = element;
@@ -36,6 +43,7 @@ class Arena {
     this.replay = new Replay(this.recording, this.strip, {
       play: $("replay"), word: $("replay-word"), speed: $("replay-speed"), photo: $("photo"), scrub: $("scrub"), leave: $("live"),
     });
+    this.load = new Load({ lanes: lanesShown });
     this.attaching = false;
     this.catchingUp = false;       // between "attached" and the end of what is replayed, nothing is announced
     this.socket = new Socket(element, { attach: () => this.attachment(), patch });
@@ -79,6 +87,7 @@ class Arena {
     this.strip.reset();
     this.text.bind();
     this.running(true);
+    this.load.forget(message.lanes.map(({ lane }) => lane));
     this.speech.start();
     for (const { lane } of message.lanes) this.setState(lane, "waiting");
   }
@@ -106,6 +115,7 @@ class Arena {
     if (!lane) return;
     this.setState(lane.id, endState(message.outcome));
     if (message.error) this.showError(lane.id, message.error);
+    if (lane.steps === 1) this.load.laneEnded(lane.id, $(`lane-${lane.id}`)?.querySelector("select").value, lane.end.figures.ttft_ms);
     const did = { done: "finished", stopped: "was stopped" }[message.outcome] ?? "failed";
     this.say(`Lane ${lane.letter} ${did} after ${words(message.at_us - lane.zero)}.`);
     this.strip.wake();
@@ -171,6 +181,7 @@ class Arena {
   swapped() {
     this.syncButtons();
     this.sayVerdict();
+    this.load.showMarks();
     settings.refresh();
     for (const [id, lane] of this.recording.lanes) {
       const card = $(`lane-${id}`);
@@ -230,6 +241,10 @@ definitions.watch();
 keys.watch();
 if ($("arena")) {
   settings.watch();
-  new Arena($("arena"));
+  new Arena($("arena")).load.open();
+} else if ($("load-controls")) {
+  new Load({ ended: () => location.reload() });
 }
+const charts = document.querySelectorAll(".chart[data-spec]");
+if (charts.length) drawCharts(charts);
 document.querySelectorAll("canvas[data-record]").forEach(drawStored);

@@ -24,7 +24,7 @@ export function watch() {
   summarise();
   document.addEventListener("input", (event) => { if (event.target.closest?.(".settings")) summarise(); });
   document.addEventListener("click", (event) => {       // a click elsewhere closes the panel
-    for (const panel of document.querySelectorAll("details.settings[open], details.steps[open]")) {
+    for (const panel of document.querySelectorAll("details.settings[open], details.steps[open], details.picks[open]")) {
       if (!panel.contains(event.target)) panel.open = false;
     }
   });

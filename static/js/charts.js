@@ -1,0 +1,90 @@
+// Charts: the server's Vega-Lite specifications in the page's own colours. The library is fetched when the first chart is
+// drawn; it evaluates no text as code (`ast`), as the policy demands.
+
+const LETTERS = "ABCDEFGH";
+let library = null;
+
+/** Load the drawing library once; `url` is the server's, on this origin. */
+export function prepare(url) {
+  library ??= import(url).then(() => globalThis.vegaEmbed);
+  return library;
+}
+
+function colours() {
+  const probe = document.createElement("span");
+  probe.className = "probe";
+  document.body.append(probe);
+  const read = (name) => { probe.style.color = `var(--${name})`; return getComputedStyle(probe).color; };
+  const found = {
+    ink: read("ink"), muted: read("ink-muted"), line: read("line"),
+    lanes: [...LETTERS].map((letter) => read(`lane-${letter.toLowerCase()}-line`)),
+  };
+  probe.remove();
+  return found;
+}
+
+function config({ ink, muted, line, lanes }) {
+  return {
+    font: getComputedStyle(document.body).fontFamily,
+    background: null,
+    range: { category: lanes },
+    title: { color: ink, fontSize: 13 },
+    view: { stroke: null },
+    legend: { labelColor: ink, labelFontSize: 12, symbolStrokeWidth: 2.5 },
+    axis: { labelColor: muted, titleColor: muted, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 11, titleFontSize: 12, gridOpacity: 1, domainOpacity: 1, tickOpacity: 1 },
+    text: { fill: ink },
+    rule: { stroke: muted },
+  };
+}
+
+/** The specification with the page's width, and its colours where `letters` ({backend: letter}) or the order gives them. */
+function fitted(spec, lanes, letters, height) {
+  const copy = structuredClone(spec);
+  const recolour = (node) => {
+    if (node === null || typeof node !== "object") return;
+    if (node.field === "backend" && node.scale?.domain) {
+      node.scale.range = node.scale.domain.map((slug, i) => lanes[letters ? LETTERS.indexOf(letters[slug]) : i] ?? lanes[i % lanes.length]);
+    }
+    Object.values(node).forEach(recolour);
+  };
+  recolour(copy.encoding);
+  recolour(copy.layer);
+  delete copy.config;
+  delete copy.title;       // stands above in HTML
+  return { ...copy, width: "container", height: height ?? copy.height, autosize: { type: "fit", contains: "padding" } };
+}
+
+/** Draw `spec` into `element` and return its view. `letters` names the lane whose colour a backend has. */
+export async function draw(element, spec, { url, letters, height }) {
+  const embed = await prepare(url);
+  const found = colours();
+  const options = { mode: "vega-lite", renderer: "canvas", ast: true, actions: false, defaultStyle: false, tooltip: false, hover: false, config: config(found) };
+  const { view } = await embed(element, fitted(spec, found.lanes, letters, height), options);
+  return view;
+}
+
+/** Call `redraw` when the theme changes. */
+export function onTheme(redraw) {
+  new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+}
+
+/** A result's charts: each is fetched and drawn when it comes into view. */
+export function drawStored(boxes) {
+  const drawn = new Map();
+  const show = async (box) => {
+    const spec = drawn.get(box) ?? (await (await fetch(box.dataset.spec)).json());
+    drawn.set(box, spec);
+    await draw(box, spec, { url: box.dataset.vega });
+    box.dataset.drawn = "";
+  };
+  const watch = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      watch.unobserve(target);
+      show(target);
+    }
+  }, { rootMargin: "200px" });
+  boxes.forEach((box) => watch.observe(box));
+  onTheme(() => [...drawn.keys()].forEach(show));
+}

@@ -1,0 +1,201 @@
+// The load drawer, and the page of a run that is going on: follow the run, draw it, and tell each lane what load did to it.
+
+import { figure } from "./axis.js";
+import { LiveCharts } from "./livecharts.js";
+
+const POLL_MS = 500;
+const HIDDEN_POLL_MS = 2000;
+const ENOUGH = 20;         // time-to-first-token samples below which no percentile is named
+const LETTERS = "ABCDEFGH";
+
+const controls = () => document.getElementById("load-controls");
+
+/** "83rd" */
+function ordinal(n) {
+  const teen = n % 100 >= 11 && n % 100 <= 13;
+  return `${n}${teen ? "th" : { 1: "st", 2: "nd", 3: "rd" }[n % 10] ?? "th"}`;
+}
+
+/** Which percentile `ms` is in a cumulative distribution given at 0, 5, … 100 percent. */
+export function percentileOf(ms, cdf) {
+  if (ms <= cdf[0]) return 0;
+  const above = cdf.findIndex((value) => value >= ms);
+  if (above < 0) return 100;
+  const low = cdf[above - 1];
+  return (5 * (above - 1 + (ms - low) / Math.max(1e-9, cdf[above] - low)));
+}
+
+const words = (ms) => { const { text, unit } = figure(ms * 1000); return `${text} ${unit}`; };
+
+export class Load {
+  /** `lanes()`: [{id, letter, slug}] of the page, [] where there are none. */
+  constructor({ lanes = () => [], ended = () => {} } = {}) {
+    this.lanes = lanes;
+    this.ended = ended;
+    this.run = "";
+    this.latest = null;
+    this.calm = new Map();       // backend → TTFT in ms when nothing loaded it
+    this.marks = new Map();      // lane → sentence
+    this.charts = new LiveCharts(document.querySelectorAll(".chart[data-live]"), () => this.letters());
+    document.addEventListener("input", (event) => this.onInput(event));
+    document.addEventListener("change", (event) => this.onInput(event));
+    document.body.addEventListener("htmx:load", (event) => { if (event.detail.elt.id === "load-controls") this.read(); });
+    this.read();
+  }
+
+  /** The arena's drawer asks for its controls once the page stands, so that the first paint does not wait for them. */
+  open() {
+    const drawer = document.getElementById("load");
+    drawer.addEventListener("toggle", () => { document.body.toggleAttribute("data-load", drawer.open); this.charts.refresh(); if (drawer.open) this.begin(); });
+    return this.fetchControls();
+  }
+
+  fetchControls() {
+    const query = this.lanes().map(({ slug }) => `backend=${encodeURIComponent(slug)}`).join("&");
+    return window.htmx.ajax("GET", `/load/drawer/?${query}`, { target: "#load-controls", swap: "outerHTML" });
+  }
+
+  get running() { return controls()?.dataset.state === "running"; }
+
+  /** Colours and letters: a lane's backend has the lane's, another one the next that is free. */
+  letters() {
+    const found = Object.fromEntries(this.lanes().map(({ slug, letter }) => [slug, letter]).reverse());
+    const free = [...LETTERS].filter((letter) => !Object.values(found).includes(letter));
+    for (const entry of document.querySelectorAll(".load-legend [data-letter]")) {
+      found[entry.dataset.slug] ??= this.lanes().length ? free.shift() ?? entry.dataset.letter : entry.dataset.letter;
+    }
+    return found;
+  }
+
+  /** The controls were swapped: another run, or none. */
+  read() {
+    const box = controls();
+    if (!box) return;
+    const letters = this.letters();
+    for (const entry of box.querySelectorAll(".load-legend > [data-slug]")) {
+      entry.dataset.letter = letters[entry.dataset.slug];
+      entry.querySelector(".letter").textContent = letters[entry.dataset.slug];
+    }
+    this.syncFields(box);
+    const run = this.running ? box.dataset.run : "";
+    if (run && run !== this.run) this.follow(run, box.dataset);
+    if (!run) { this.run = ""; this.latest = null; this.say(""); }
+  }
+
+  follow(run, { liveUrl }) {
+    this.run = run;
+    this.after = 0;
+    this.liveUrl = liveUrl;
+    this.drawn = "";
+    this.charts.rows = [];
+    this.begin();
+    this.poll(run);
+  }
+
+  /** Charts are drawn when they can be seen. */
+  begin() {
+    const box = controls();
+    if (!this.run || this.drawn === this.run || !box.dataset.chartsUrl) return;
+    if (document.getElementById("load")?.open === false) return;
+    this.drawn = this.run;
+    const rows = this.charts.rows;
+    this.charts.begin(box.dataset.chartsUrl, box.dataset.vega).then(() => { this.charts.rows = [...rows, ...this.charts.rows]; this.charts.refresh(); });
+  }
+
+  async poll(run) {
+    if (run !== this.run) return;
+    let state = "running";
+    try {
+      const answer = await fetch(`${this.liveUrl}?after=${this.after}`);
+      if (answer.ok) {
+        const news = await answer.json();
+        ({ state } = news);
+        this.after = news.after;
+        if (run === this.run && news.lines.length) this.take(news.lines);
+      } else if (answer.status === 404) state = "gone";
+    } catch { /* the server is away; it is asked again */ }
+    if (run !== this.run) return;
+    if (state === "running") setTimeout(() => this.poll(run), document.hidden ? HIDDEN_POLL_MS : POLL_MS);
+    else this.over();
+  }
+
+  over() {
+    this.run = "";
+    this.latest = null;
+    this.say("");
+    if (document.getElementById("load")) this.fetchControls();
+    else this.ended();
+  }
+
+  take(lines) {
+    this.latest = lines.at(-1);
+    this.charts.add(lines);
+    const letters = this.letters();
+    const said = [];
+    for (const [slug, { ttft_p95_ms: ms }] of Object.entries(this.latest.backends)) {
+      const text = ms == null ? "…" : words(ms);
+      said.push(`${letters[slug] ?? slug} p95 ${text}`);
+      const entry = document.querySelector(`.load-figure[data-slug="${CSS.escape(slug)}"]`);
+      if (entry) entry.textContent = `TTFT p95 ${text}`;
+    }
+    this.say(`${this.latest.users} users each · ${said.join(" · ")}`);
+  }
+
+  say(text) {
+    const bar = document.getElementById("load-now");
+    if (bar) bar.textContent = text || "synthetic users on the same endpoints";
+    document.getElementById("load")?.toggleAttribute("data-on", Boolean(text));
+  }
+
+  /** A lane has ended: keep its figure as the calm one, or say what it is among those of the users. */
+  laneEnded(id, slug, ttft) {
+    if (ttft == null) return;
+    const now = this.latest?.backends[slug];
+    const users = this.latest?.users ?? 0;
+    if (!now || !users) {
+      this.calm.set(slug, ttft);
+      if (this.run) return;
+      this.mark(id, "");
+      return;
+    }
+    const calm = this.calm.has(slug) ? ` · calm ${words(this.calm.get(slug))}, ×${(ttft / this.calm.get(slug)).toFixed(1)}` : "";
+    const place = now.n < ENOUGH ? `among ${users} users (too few answers yet for a percentile)` : `the ${ordinal(Math.max(1, Math.min(99, Math.round(percentileOf(ttft, now.ttft_cdf_ms)))))} percentile of ${users} users right now`;
+    this.mark(id, `TTFT ${words(ttft)}: ${place}${calm}`);
+  }
+
+  mark(id, sentence) {
+    this.marks.set(id, sentence);
+    this.showMarks();
+  }
+
+  forget(ids) {
+    for (const id of ids) this.marks.delete(id);
+    this.showMarks();
+  }
+
+  /** After any swap: write the sentences into the cards that are there. */
+  showMarks() {
+    for (const { id } of this.lanes()) {
+      const line = document.getElementById(`load-${id}`);
+      const text = this.marks.get(id) ?? "";
+      if (line && line.textContent !== text) line.textContent = text;
+    }
+  }
+
+  onInput(event) {
+    const box = event.target.closest?.("#load-controls, .load-fields");
+    if (box) this.syncFields(box);
+  }
+
+  syncFields(box) {
+    const slider = box.querySelector("[name=users]");
+    const out = box.querySelector("output");
+    if (slider && out) out.textContent = slider.value;
+    const arrival = box.querySelector("[name=arrival]")?.value;
+    box.querySelector(".load-users")?.toggleAttribute("hidden", Boolean(arrival) && arrival !== "closed");
+    box.querySelector(".load-rate")?.toggleAttribute("hidden", !arrival || arrival === "closed");
+    const picked = box.querySelectorAll("[name=backend]:checked");
+    const words = document.getElementById("load-picked");
+    if (words) words.textContent = picked.length === 1 ? picked[0].parentElement.textContent.trim() : `${picked.length || "no"} backends`;
+  }
+}

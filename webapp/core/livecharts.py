@@ -1,0 +1,77 @@
+"""The four charts of a load run while it goes on, as Vega-Lite specifications without data; the page adds the rows.
+
+A row is one backend at one moment: `t` seconds from the start, `backend`, and the fields named below (null: unknown).
+Titles and legends are the page's own, in HTML, where they can be read aloud and keep still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from webapp.core.charts import SCHEMA, Spec
+
+HEIGHT = 120
+SECONDS = "datum.value + ' s'"
+TIMES = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
+
+
+def specs(slugs: Sequence[str]) -> dict[str, Spec]:
+    """Return the charts by name; colours are the page's, one per backend in the order of `slugs`."""
+    return {
+        "ttft": _lines(slugs, ("ttft_p95_ms", "ttft_p50_ms"), time=True),
+        "icl": _lines(slugs, ("icl_p95_ms",), time=True),
+        "requests": _lines(slugs, ("running", "waiting")),
+        "output": {**_lines(slugs, ("output_tokens_per_s",)), "description": "tokens per second, errors as crosses"}
+        | {"layer": [_line(slugs, "output_tokens_per_s", 0, _y("output_tokens_per_s")), _errors(slugs)]},
+    }
+
+
+def _lines(slugs: Sequence[str], fields: Sequence[str], time: bool = False) -> Spec:
+    """Return one line per backend and field, the first full and the second dashed."""
+    return {
+        "$schema": SCHEMA,
+        "width": "container",
+        "height": HEIGHT,
+        "background": None,
+        "data": {"name": "live"},
+        "layer": [_line(slugs, field, place, _y(field, time)) for place, field in enumerate(fields)],
+    }
+
+
+def _line(slugs: Sequence[str], field: str, place: int, y: dict[str, Any]) -> dict[str, Any]:
+    dash = {"strokeDash": [3, 3], "strokeWidth": 1.5} if place else {"strokeWidth": 2}
+    return {
+        "mark": {"type": "line", "clip": True, **dash},
+        "encoding": {"x": _x(), "y": y, "color": _colour(slugs)},
+        # A logarithmic axis has no place for zero, and a line none for what is not known.
+        "transform": [{"filter": f"isValid(datum.{field})"}],
+    }
+
+
+def _errors(slugs: Sequence[str]) -> dict[str, Any]:
+    """Return a cross at the foot of the chart wherever requests failed."""
+    return {
+        "mark": {"type": "point", "shape": "cross", "size": 40, "filled": True, "angle": 45},
+        "encoding": {"x": _x(), "y": {"value": HEIGHT - 5}, "color": _colour(slugs)},
+        "transform": [{"filter": "datum.errors_per_s > 0"}],
+    }
+
+
+def _x() -> dict[str, Any]:
+    axis = {"title": None, "labelExpr": SECONDS, "tickCount": 4, "grid": False}
+    return {"field": "t", "type": "quantitative", "scale": {"zero": False, "nice": False}, "axis": axis}
+
+
+def _y(field: str, time: bool = False) -> dict[str, Any]:
+    axis: dict[str, Any] = {"title": None, "tickCount": 4}
+    if time:
+        axis |= {"labelExpr": TIMES}
+    else:
+        axis |= {"format": "~s"}
+    scale = {"type": "log", "nice": True} if time else {"zero": True, "nice": True}
+    return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
+
+
+def _colour(slugs: Sequence[str]) -> dict[str, Any]:
+    return {"field": "backend", "type": "nominal", "scale": {"domain": list(slugs)}, "legend": None}

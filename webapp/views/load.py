@@ -1,0 +1,273 @@
+"""Load runs in the page: start, watch, steer, stop, list, compare and delete them; their charts and files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http.request import QueryDict
+from django.shortcuts import redirect, render
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.http import require_POST, require_safe
+
+from webapp import queries
+from webapp.core import charts, livecharts
+from webapp.models import LoadRun
+from webapp.services import charts as chart_files
+from webapp.services import load, loadplans
+from webapp.services.database import in_thread
+from webapp.services.loadplans import Refusal, Where, Wishes
+from webapp.views import loadcomparisons
+from webapp.views import loadcontexts as contexts
+from webapp.views.backends import is_operator
+
+PER_PAGE = 20
+FILES = {"summary.json": "application/json", "requests.jsonl": "application/x-ndjson",
+         "vllm.json": "application/json", "report.html": "text/html; charset=utf-8"}  # fmt: skip
+PIECE = 256 * 1024
+DRAWER_WARMUP_S = 2.0
+View = Callable[..., Any]
+
+
+def operator_only(view: View) -> View:
+    """Let only the operator send load: it costs whoever pays for the backends."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if not is_operator(request):
+            raise PermissionDenied("Only the operator may send load; see the help page.")
+        return view(request, *args, **kwargs)
+
+    return markcoroutinefunction(guarded) if iscoroutinefunction(view) else guarded
+
+
+@require_safe
+@ensure_csrf_cookie
+def index(request: HttpRequest) -> HttpResponse:
+    again = LoadRun.objects.filter(id=request.GET.get("again", "")).first()
+    chosen = again.backends if again else request.GET.getlist("backend")
+    return _index(request, chosen, contexts.values_of(again) if again else {})
+
+
+def _index(
+    request: HttpRequest, chosen: list[str], values: dict[str, str], error: str = "", status: int = 200
+) -> HttpResponse:
+    page = Paginator(LoadRun.objects.defer("charts"), PER_PAGE).get_page(request.GET.get("page"))
+    context = {
+        "nav": "load",
+        "runs": [contexts.row(run) for run in page],
+        "page_obj": page,
+        "form": contexts.form(queries.all_backends(), chosen, values, error),
+        "can_load": is_operator(request),
+        "open_form": bool(error or values or not page),
+    }
+    return render(request, "load/list.html", context, status=status)
+
+
+@require_safe
+@ensure_csrf_cookie
+def drawer(request: HttpRequest) -> HttpResponse:
+    """Show the arena's load controls: of the run that is going on, else ready to start one."""
+    running = LoadRun.objects.filter(state=LoadRun.State.RUNNING, asked_by="page").first()
+    return _drawer(request, running, request.GET.getlist("backend"), contexts.values_of(running) if running else {})
+
+
+def _drawer(
+    request: HttpRequest, run: LoadRun | None, chosen: list[str], values: dict[str, str], error: str = ""
+) -> HttpResponse:
+    context = {
+        "form": contexts.form(queries.all_backends(), run.backends if run else chosen, values, error),
+        "run": contexts.live(run) if run else None,
+        "vega": chart_files.bundle_name(),
+        "can_load": is_operator(request),
+    }
+    return render(request, "load/_drawer.html", context)
+
+
+@require_POST
+@operator_only
+def start(request: HttpRequest) -> HttpResponse:
+    """Start a run; answer with its page, or within the arena with the drawer's controls."""
+    from_drawer = "drawer" in request.POST
+    chosen = request.POST.getlist("backend")
+    values = {name: request.POST.get(name, "") for name in contexts.DEFAULTS if name in request.POST}
+    try:
+        plan, keys = loadplans.plan(_wishes(request.POST), _where(request))
+        if from_drawer:  # somebody is looking: all users at once
+            plan = replace(plan, ramp_s=0.0).checked()
+        run = load.start(plan, keys, title=request.POST.get("title", "")[:200])
+    except (Refusal, ValueError) as refused:
+        if from_drawer:
+            return _drawer(request, None, chosen, values, str(refused))
+        return _index(request, chosen, values, str(refused), 400)
+    return _drawer(request, run, chosen, values) if from_drawer else redirect("load-run", run.id)
+
+
+@require_POST
+@operator_only
+def users(request: HttpRequest, run_id: str) -> HttpResponse:
+    """Change the number of synthetic users of a run that is going on."""
+    try:
+        count = int(request.POST.get("users", ""))
+    except ValueError:
+        return JsonResponse({"error": "The number of users has to be a whole number."}, status=400)
+    if not load.set_users(_run(run_id).id, max(0, count)):
+        return JsonResponse({"error": "This load run is not going on any more."}, status=409)
+    return HttpResponse(status=204)
+
+
+@require_POST
+@operator_only
+def stop(request: HttpRequest, run_id: str) -> HttpResponse:
+    run = _run(run_id)
+    load.stop(run.id)
+    if "drawer" in request.POST:
+        return _drawer(request, run, run.backends, contexts.values_of(run))
+    return redirect("load-run", run.id)
+
+
+@require_POST
+@operator_only
+def delete(request: HttpRequest, run_id: str) -> HttpResponse:
+    try:
+        load.delete(_run(run_id))
+    except Refusal as refused:
+        raise PermissionDenied(str(refused)) from None
+    return redirect("load")
+
+
+@require_safe
+@ensure_csrf_cookie
+def show(request: HttpRequest, run_id: str) -> HttpResponse:
+    """Show a run: live while it goes on, its results afterwards."""
+    context = {"nav": "load", "run": contexts.result(_run(run_id)), "can_load": is_operator(request)}
+    return render(request, "load/run.html", context)
+
+
+@require_safe
+async def live(request: HttpRequest, run_id: str) -> JsonResponse:
+    """Return what was written about a run after `after` (an offset that the last answer gave)."""
+    after = request.GET.get("after", "0")
+    run, lines, offset = await in_thread(_live, run_id, int(after) if after.isdecimal() else 0)
+    return JsonResponse({"state": run.state, "after": offset, "lines": lines})
+
+
+def _live(run_id: str, after: int) -> tuple[LoadRun, list[dict[str, Any]], int]:
+    run = LoadRun.objects.only("state", "folder").filter(id=run_id).first()
+    if run is None:
+        raise Http404("There is no such load run.")
+    return run, *load.live(run, after)
+
+
+@require_safe
+def live_charts(request: HttpRequest, run_id: str) -> JsonResponse:
+    return JsonResponse(livecharts.specs(_run(run_id).backends))
+
+
+@require_safe
+async def chart(request: HttpRequest, run_id: str, name: str, kind: str) -> HttpResponse:
+    """Return one chart: as its specification, or as a file."""
+    found = (await in_thread(lambda: contexts.charts(_run(run_id)))).get(name)
+    if found is None:
+        raise Http404("There is no such chart.")
+    return await _chart(found, kind, f"load-{run_id}-{name}")
+
+
+@require_safe
+def compare(request: HttpRequest) -> HttpResponse:
+    """Show two runs side by side; without two, say how to choose them."""
+    ids = request.GET.getlist("run")[:2]
+    runs = {run.id: run for run in LoadRun.objects.filter(id__in=ids)}
+    if len(set(ids)) < 2 or len(runs) < 2:
+        return render(request, "load/compare.html", {"nav": "load", "both": None})
+    both = loadcomparisons.compared(runs[ids[0]], runs[ids[1]])
+    return render(request, "load/compare.html", {"nav": "load", "both": both})
+
+
+@require_safe
+async def compare_chart(request: HttpRequest, a_id: str, b_id: str, figure: str) -> HttpResponse:
+    """Return the distributions of two runs on one pair of axes."""
+    if figure not in charts.FIGURE_TITLES:
+        raise Http404("There is no such chart.")
+    bars = await in_thread(lambda: loadcomparisons.overlaid(_run(a_id), _run(b_id), figure))
+    return await _chart(charts.distribution(bars, figure), "json", "")
+
+
+@require_safe
+async def file(request: HttpRequest, run_id: str, name: str) -> HttpResponseBase:
+    """Hand out one of the files that a run has left."""
+    run = await in_thread(_run, run_id)
+    path = Path(run.folder) / name
+    if name not in FILES or not path.is_file():
+        raise Http404("There is no such file.")
+    headers = {"Content-Disposition": f'attachment; filename="load-{run.id}-{name}"'}
+    return StreamingHttpResponse(_pieces(path), content_type=FILES[name], headers=headers)
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as source:
+        while piece := await asyncio.to_thread(source.read, PIECE):
+            yield piece
+
+
+async def _chart(spec: charts.Spec, kind: str, name: str) -> HttpResponse:
+    if kind == "json":
+        return JsonResponse(spec)
+    if kind not in chart_files.FORMATS:
+        raise Http404("There is no such format.")
+    try:
+        made = await chart_files.export(spec, kind)
+    except chart_files.ChartError as failed:
+        return HttpResponse(str(failed), "text/plain", 500)
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{kind}"'}
+    return HttpResponse(made, chart_files.FORMATS[kind], headers=headers)
+
+
+def _run(run_id: str) -> LoadRun:
+    found = LoadRun.objects.filter(id=run_id).first()
+    if found is None:
+        raise Http404("There is no such load run.")
+    return found
+
+
+def _where(request: HttpRequest) -> Where:
+    """Return where this very process listens, which may be another port than the settings'."""
+    host, port = request.META["SERVER_NAME"], request.META["SERVER_PORT"]
+    return Where(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings.SIMULATOR_URL)
+
+
+def _wishes(post: QueryDict) -> Wishes:
+    """Return what a form asks for. Raises Refusal."""
+    arrival = post.get("arrival", "closed")
+    closed = arrival == "closed"
+    return Wishes(
+        backends=tuple(dict.fromkeys(post.getlist("backend"))),
+        wire=post.get("wire", "sse"),
+        users=round(_number(post, "users", "8")) if closed else None,
+        rate=None if closed else _number(post, "rate", "2"),
+        arrival="" if closed else arrival,
+        cv=_number(post, "cv", "3"),
+        duration_s=_number(post, "duration", "60"),
+        warmup_s=DRAWER_WARMUP_S if "drawer" in post else None,
+        cooldown_s=0.0 if "drawer" in post else None,
+        mix=post.get("mix", "chat"),
+        slo=post.get("slo", "").strip(),
+        think_s=_number(post, "think", "0"),
+    )
+
+
+def _number(post: QueryDict, name: str, default: str) -> float:
+    text = post.get(name, "").strip() or default
+    try:
+        return float(text)
+    except ValueError:
+        raise Refusal(f"{name.capitalize()} has to be a number, not {text[:20]!r}.") from None

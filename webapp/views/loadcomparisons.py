@@ -1,0 +1,111 @@
+"""What the page that compares two load runs is given: what can be told, with intervals, and why it may not be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.urls import reverse
+
+from webapp.core.loadcompare import CANNOT_TELL, NO_DIFFERENCE, Difference, difference
+from webapp.core.verdict import duration
+from webapp.models import LoadRun
+from webapp.services import charts as chart_files
+from webapp.views import loadcontexts as contexts
+from webapp.views.loadcontexts import time_words
+from webapp.views.readouts import NA
+
+COMPARED = (("ttft", 50), ("ttft", 95), ("icl", 95), ("e2e", 50))
+
+
+def compared(a: LoadRun, b: LoadRun) -> dict[str, Any]:
+    """Return the context of `load/compare.html`: what can be told of the backends that two runs share, or of the two
+    only ones."""
+    pairs = _pairs(a, b)
+    entries = [_entry(a, b, slug_a, slug_b) for slug_a, slug_b in pairs]
+    doubts = _doubts(a, b)
+    return {
+        "heads": [("A", contexts.row(a)), ("B", contexts.row(b))], "doubts": doubts, "entries": entries,
+        "sentence": _sentence(entries, doubts), "vega": chart_files.bundle_name(),
+        "charts": [
+            {"title": title, "url": reverse("load-compare-chart", args=[a.id, b.id, figure])}
+            for figure, title in (("ttft", "TTFT"), ("icl", "Gaps between chunks"), ("e2e", "Whole answers"))
+        ],
+    }  # fmt: skip
+
+
+def _pairs(a: LoadRun, b: LoadRun) -> list[tuple[str, str]]:
+    in_a, in_b = list(a.summary.get("backends", {})), list(b.summary.get("backends", {}))
+    shared = [(slug, slug) for slug in in_a if slug in in_b]
+    return shared or ([(in_a[0], in_b[0])] if len(in_a) == len(in_b) == 1 else [])
+
+
+def overlaid(a: LoadRun, b: LoadRun, figure: str) -> dict[str, list[list[float]]]:
+    """Return the bars of both runs for one distribution chart, named by run and backend."""
+    found = {}
+    for name, run in (("run A", a), ("run B", b)):
+        for slug, bars in run.charts.get("distribution", {}).items():
+            if bars.get(figure):
+                found[f"{name}: {slug}"] = bars[figure]
+    return found
+
+
+def _entry(a: LoadRun, b: LoadRun, slug_a: str, slug_b: str) -> dict[str, Any]:
+    bars_a, bars_b = (run.charts.get("distribution", {}).get(slug, {}) for run, slug in ((a, slug_a), (b, slug_b)))
+    labels = dict(contexts.FIGURES)
+    rows = []
+    for figure, percent in COMPARED:
+        found = difference(bars_a.get(figure, ()), bars_b.get(figure, ()), percent)
+        rows.append({"label": f"{labels[figure]} p{percent}", **_told(found)})
+    return {"slug": slug_a if slug_a == slug_b else f"{slug_a} against {slug_b}", "rows": rows}
+
+
+def _told(found: Difference) -> dict[str, Any]:
+    interval = NA
+    if found.low_ms is not None and found.high_ms is not None:
+        interval = f"{_signed(found.low_ms)} to {_signed(found.high_ms)}"
+    words = {CANNOT_TELL: CANNOT_TELL, NO_DIFFERENCE: NO_DIFFERENCE, "A less": "A is faster", "B less": "B is faster"}
+    return {
+        "a": time_words(found.a.ms if found.a else None), "b": time_words(found.b.ms if found.b else None),
+        "difference": NA if found.ms is None else _signed(found.ms), "interval": interval,
+        "result": words[found.result], "told": found.result not in (CANNOT_TELL, NO_DIFFERENCE),
+    }  # fmt: skip
+
+
+def _doubts(a: LoadRun, b: LoadRun) -> list[str]:
+    """Return why the two runs may not be comparable, each as one sentence."""
+    found = []
+    for name, run in (("A", a), ("B", b)):
+        if run.summary.get("generator", {}).get("reasons"):
+            found.append(f"In run {name} the generator itself was the limit: its figures are not the server's.")
+        if run.state != LoadRun.State.DONE:
+            found.append(f"Run {name} did not run to its end ({run.state}).")
+    words = (contexts.load_words(a), contexts.load_words(b))
+    mixes = (a.plan.get("mix"), b.plan.get("mix"))
+    for what, (one, two) in (("load", words), ("mix", mixes), ("wire", (a.wire, b.wire))):
+        if one != two:
+            found.append(f"The {what} differs: {one} in A, {two} in B.")
+    return found
+
+
+def _sentence(entries: Sequence[Mapping[str, Any]], doubts: Sequence[str]) -> str:
+    if not entries:
+        return "Cannot tell: the two runs have no backend in common."
+    if any("generator" in doubt for doubt in doubts):
+        return "Cannot tell: a load generator was the limit, not the server."
+    rows = [row for entry in entries for row in entry["rows"]]
+    results = {row["result"] for row in rows if row["told"]}
+    told = [f"{row['label']} {row['a']} against {row['b']}" for row in rows if row["told"]]
+    if results == {"A is faster"}:
+        return f"Run A is faster: {told[0]}."
+    if results == {"B is faster"}:
+        return f"Run B is faster: {told[0]}."
+    if results:
+        return f"Each is faster somewhere: {'; '.join(told[:3])}."
+    if all(row["result"] == NO_DIFFERENCE for row in rows):
+        return "No difference."
+    return "Cannot tell: the intervals of both runs overlap."
+
+
+def _signed(ms: float) -> str:
+    return f"{'+' if ms >= 0 else '−'}{duration(abs(ms))}"

@@ -1,0 +1,292 @@
+"""What the templates of load runs are given: forms, lists, results. Works from rows alone, never from files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.urls import reverse
+
+from webapp.core.loadplan import CAPS
+from webapp.core.mixes import NAMED
+from webapp.core.slo import PRESETS
+from webapp.core.stats import ENOUGH_FOR
+from webapp.models import Backend, LoadRun
+from webapp.services import charts as chart_files
+from webapp.services import loadreport
+from webapp.services.runs import LETTERS
+from webapp.services.scenarios import scenarios
+from webapp.views.readouts import count_text, time_text
+
+PERCENTS = tuple(ENOUGH_FOR)
+FIGURES = (
+    ("ttft", "TTFT"),
+    ("ttfo", "TTFO"),
+    ("tpot", "TPOT"),
+    ("icl", "Gap"),
+    ("e2e", "Whole answer"),
+)
+WIRES = {"sse": "the machine wire (/v1)", "ws": "the page's socket", "direct": "the backends' own URLs"}
+MIXES = {
+    "chat": "chat: short questions, 120 tokens",
+    "conversation": "conversation: 1k in, 129 out",
+    "code": "code: 1.5k in, 13 out",
+    "8k": "8k-token prompts, 200 out",
+    "8k-prefix": "8k-token prompts, shared beginning",
+    "one-token": "one token",
+}
+ARRIVALS = (
+    ("closed", "closed: ask, read, ask again"),
+    ("constant", "constant rate"),
+    ("poisson", "Poisson"),
+    ("gamma", "bursts (gamma)"),
+)
+DURATIONS = ((30, "30 s"), (60, "1 min"), (300, "5 min"), (900, "15 min"), (3600, "1 h"))
+VERDICT_LEVELS = {0: "good", 1: "bad", 3: "bad", 4: "unknown"}
+DEFAULTS = {
+    "users": "8", "rate": "2", "cv": "3", "arrival": "closed", "mix": "chat", "duration": "300", "wire": "sse",
+    "slo": "", "think": "0", "title": "",
+}  # fmt: skip
+
+
+def form(rows: Sequence[Backend], chosen: Sequence[str], values: Mapping[str, str], error: str = "") -> dict[str, Any]:
+    """Return the context of `load/_fields.html`: what can be chosen, and what is."""
+    mixes = [(name, MIXES.get(name, name)) for name in NAMED]
+    mixes += [(f"scenario:{slug}", f"scenario: {item.title.lower()}") for slug, item in scenarios().items()]
+    return {
+        "backends": [
+            {"slug": row.slug, "label": row.label, "badge": row.badge, "chosen": row.slug in chosen} for row in rows
+        ],
+        "arrivals": ARRIVALS,
+        "mixes": mixes,
+        "durations": [(str(seconds), words) for seconds, words in DURATIONS],
+        "wires": list(WIRES.items()),
+        "slos": list(PRESETS),
+        "most_users": CAPS.users // max(1, len(chosen)),
+        "value": {**DEFAULTS, **values},
+        "error": error,
+    }
+
+
+def values_of(run: LoadRun) -> dict[str, str]:
+    """Return the form's values from which a run could be started again."""
+    plan = run.plan
+    schedule = plan.get("schedule", {})
+    rates = [rate for _, rate in schedule.get("rates", [])]
+    return {
+        "users": str(plan.get("users", 1)),
+        "rate": f"{max(rates):g}" if rates else DEFAULTS["rate"],
+        "cv": f"{schedule.get('cv', 3):g}" if schedule.get("kind") == "gamma" else DEFAULTS["cv"],
+        "arrival": schedule.get("kind", "poisson") if run.mode == "rate" else "closed",
+        "mix": plan.get("mix", "chat"),
+        "duration": f"{plan.get('duration_s', 300):g}",
+        "wire": run.wire,
+        "slo": plan.get("slo", ""),
+        "think": f"{plan.get('behaviour', {}).get('think_s', 0):g}",
+    }
+
+
+def live(run: LoadRun) -> dict[str, Any]:
+    """Return what a page needs to follow a run, and to steer it."""
+    return {
+        "id": run.id,
+        "running": run.state == LoadRun.State.RUNNING,
+        "state": run.state,
+        "note": run.note,
+        "users": run.plan.get("users", 0),
+        "steerable": run.mode == "users",
+        "most_users": CAPS.users // max(1, len(run.backends)),
+        "backends": targets(run),
+        "url": reverse("load-run", args=[run.id]),
+        "live_url": reverse("load-live", args=[run.id]),
+        "charts_url": reverse("load-live-charts", args=[run.id]),
+        "users_url": reverse("load-users", args=[run.id]),
+        "stop_url": reverse("load-stop", args=[run.id]),
+        "words": load_words(run),
+    }
+
+
+def targets(run: LoadRun) -> list[dict[str, str]]:
+    """Return a run's backends with their letters."""
+    found = run.plan.get("targets", [])
+    return [
+        {
+            "slug": target["slug"],
+            "label": target.get("label") or target["slug"],
+            "badge": target.get("badge", ""),
+            "letter": LETTERS[place % len(LETTERS)],
+        }
+        for place, target in enumerate(found)
+    ]
+
+
+def load_words(run: LoadRun) -> str:
+    """Say in words how a run loads its backends."""
+    plan = run.plan
+    each = " on each backend" if len(run.backends) > 1 else ""
+    if run.mode == "rate":
+        schedule = plan["schedule"]
+        rates = [rate for _, rate in schedule["rates"]]
+        kind = {"gamma": f"in bursts (cv {schedule['cv']:g})", "poisson": "at random", "constant": "evenly"}
+        rate = f"{max(rates):g} requests/s {kind.get(schedule['kind'], '')}" if rates else "a trace or a spike"
+        return f"open loop: {rate}{each}"
+    users = f"{plan['users']} user{'s' if plan['users'] != 1 else ''}"
+    return f"{'paired: ' if run.mode == 'pairs' else ''}{users}{each}"
+
+
+def row(run: LoadRun) -> dict[str, Any]:
+    """Return one line of the list."""
+    blocks = run.summary.get("backends", {})
+    return {
+        "id": run.id,
+        "url": reverse("load-run", args=[run.id]),
+        "title": run.title or load_words(run).capitalize(),
+        "when": run.created_at,
+        "words": load_words(run),
+        "mix": run.plan.get("mix", ""),
+        "duration": f"{run.plan.get('duration_s', 0):g} s",
+        "state": run.state,
+        "note": run.note,
+        "verdict": "" if run.exit_code is None else loadreport.VERDICTS.get(run.exit_code, ""),
+        "level": VERDICT_LEVELS.get(run.exit_code if run.exit_code is not None else -1, ""),
+        "running": run.state == LoadRun.State.RUNNING,
+        "backends": [
+            {**target, "ttft": time_words(blocks.get(target["slug"], {}).get("ttft_ms", {}).get("p95")),
+             "rate": count_text(blocks.get(target["slug"], {}).get("output_tokens_per_s")),
+             "failed": blocks.get(target["slug"], {}).get("requests", {}).get("failed", 0)}
+            for target in targets(run)
+        ],
+    }  # fmt: skip
+
+
+def result(run: LoadRun) -> dict[str, Any]:
+    """Return the context of `load/run.html`."""
+    summary = run.summary
+    found = {
+        **live(run),
+        "title": run.title or load_words(run).capitalize(),
+        "when": run.created_at,
+        "exit_code": run.exit_code,
+        "facts": _facts(run),
+        "delete_url": reverse("load-delete", args=[run.id]),
+        "again_url": reverse("load") + f"?again={run.id}",
+        "vega": chart_files.bundle_name(),
+        "sentences": [],
+        "level": "",
+        "tables": [],
+        "charts": [],
+        "errors": [],
+        "files": [],
+    }
+    if not summary:
+        return found
+    named = charts(run)
+    return {
+        **found,
+        "level": VERDICT_LEVELS.get(run.exit_code if run.exit_code is not None else -1, ""),
+        "sentences": [sentence for sentence in loadreport.sentences(summary) if sentence],
+        "tables": [_table(target, summary) for target in targets(run) if target["slug"] in summary["backends"]],
+        "charts": [_chart(run, name, spec) for name, spec in named.items()],
+        "errors": _errors(run),
+        "generator": _generator(summary),
+        "settings": _settings(run),
+        "versions": sorted(summary.get("versions", {}).items()),
+        "files": [
+            {"name": name, "url": reverse("load-file", args=[run.id, name])}
+            for name in ("summary.json", "requests.jsonl", "vllm.json", "report.html")
+        ],
+    }
+
+
+def charts(run: LoadRun) -> dict[str, dict[str, Any]]:
+    """Return a run's charts by the name in their address."""
+    found: dict[str, dict[str, Any]] = {}
+    for spec in loadreport.specs(run.summary, run.charts):
+        name = "-".join("".join(c if c.isalnum() else " " for c in spec["title"]["text"].lower()).split()[:6])
+        found[name if name not in found else f"{name}-{len(found)}"] = spec
+    return found
+
+
+def _chart(run: LoadRun, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = [(kind.upper(), reverse("load-chart", args=[run.id, name, kind])) for kind in chart_files.FORMATS]
+    return {
+        "name": name,
+        "title": spec["title"]["text"],
+        "url": reverse("load-chart", args=[run.id, name, "json"]),
+        "files": kinds,
+    }
+
+
+def _table(target: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, Any]:
+    block = summary["backends"][target["slug"]]
+    counts, share = block["requests"], block["attainment"]
+    low, high = block["attainment_interval"] or (None, None)
+    facts = [
+        ("answers", count_text(counts["ok"])),
+        ("failed", count_text(counts["failed"])),
+        ("answers/s", count_text(block["requests_per_s"])),
+        ("output tok/s", count_text(block["output_tokens_per_s"])),
+    ]
+    if counts["left"]:
+        facts.append(("left", count_text(counts["left"])))
+    if counts["interrupted"]:
+        facts.append(("unfinished", count_text(counts["interrupted"])))
+    if share is not None:
+        facts += [
+            ("good answers", f"{share:.1%} ({low:.0%} to {high:.0%})"),
+            ("goodput/s", count_text(block["goodput_per_s"])),
+        ]
+    rows = [_row(label, block[f"{figure}_ms"], block[f"{figure}_sched_ms"]) for figure, label in FIGURES]
+    return {**target, "facts": facts, "rows": rows, "warnings": block["warnings"], "generator": block["generator"]}
+
+
+def _row(label: str, found: Mapping[str, Any], intended: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one figure's cells; a percentile that too few samples support says how many it wants."""
+    n = found["n"]
+    cells = [
+        {"text": time_words(found[f"p{percent}"]), "wants": ENOUGH_FOR[percent] if n < ENOUGH_FOR[percent] else 0}
+        for percent in PERCENTS
+    ]
+    more = [{"text": time_words(value), "wants": 0} for value in (found["mean"], found["max"], intended["p95"])]
+    return {"label": label, "n": count_text(n), "cells": cells + more}
+
+
+def _errors(run: LoadRun) -> list[dict[str, Any]]:
+    letters = {target["slug"]: target["letter"] for target in targets(run)}
+    return [
+        {**error, "slug": slug, "letter": letters.get(slug, "")}
+        for slug, block in run.summary["backends"].items()
+        for error in block["errors"]
+    ]
+
+
+def _generator(summary: Mapping[str, Any]) -> dict[str, Any]:
+    found = summary["generator"]
+    facts = [
+        ("loop lag, p99", time_words(found["hub_lag_ms"]["p99"])),
+        ("sent late, p99", time_words(found["send_late_ms"]["p99"])),
+        ("busiest process", f"{found['cpu_cores']:.2f} cores"),
+    ]
+    return {"verdict": found["verdict"], "valid": not found["reasons"], "reasons": found["reasons"], "facts": facts}
+
+
+def _facts(run: LoadRun) -> list[tuple[str, str]]:
+    plan = run.plan
+    facts = [("", load_words(run)), ("mix", plan.get("mix", "")), ("over", WIRES.get(run.wire, run.wire))]
+    if slo := (run.summary.get("slo") or {}).get("text") or plan.get("slo", ""):
+        facts.append(("SLO", slo))
+    if measured := run.summary.get("measured_s"):
+        facts.append(("measured", f"{measured:g} s of {plan.get('duration_s', 0):g} s"))
+    return facts
+
+
+def _settings(run: LoadRun) -> list[tuple[str, str]]:
+    plan = run.plan
+    behaviour = [(name, value) for name, value in plan.get("behaviour", {}).items() if value]
+    shown = [(name, plan[name]) for name in ("seed", "workers", "turns", "warmup_s", "cooldown_s", "ramp_s", "grace_s")
+             if name in plan]  # fmt: skip
+    return [(name.replace("_s", ", s").replace("_", " "), f"{value:g}") for name, value in [*shown, *behaviour]]
+
+
+def time_words(ms: float | None) -> str:
+    return " ".join(time_text(ms)).strip()
