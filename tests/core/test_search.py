@@ -45,7 +45,9 @@ def test_the_answer_is_one_sentence() -> None:
 def test_a_generator_at_its_limit_ends_the_search_and_says_so() -> None:
     search = Search(LIMITS)
     search.tell(Step(8, 100, 100))
-    search.tell(Step(16, 50, 100, limited=True))
+    for _ in range(3):
+        assert search.following() == 16
+        search.tell(Step(16, 50, 100, limited=True))
     assert search.following() is None
     assert "at least 8 users" in search.sentence("x")
     assert "generator is the limit" in search.sentence("x")

@@ -14,6 +14,7 @@ from webapp.core.slo import Slo, wilson
 
 FINE = 0.05  # the distance, as a share of the answer, at which the search is content
 MOST_STEPS = 16
+TRIES = 3  # steps in which the generator was the limit; a busy machine may pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,11 @@ class Search:
 
     def following(self) -> int | None:
         """Return the next number of users to try, None where the answer is found."""
-        if len(self.steps) >= MOST_STEPS or any(step.limited for step in self.steps):
+        if len(self.steps) >= MOST_STEPS:
             return None
+        if self.steps and self.steps[-1].limited:
+            again = sum(step.limited for step in self.steps) < TRIES
+            return self.steps[-1].users if again else None
         low, high = self.low, self.high
         if high is None:
             proposed = min(max(2 * low, self.start), self.most)

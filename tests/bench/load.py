@@ -1,0 +1,217 @@
+"""Figures of the load generator: its error against the reference stream, its cost per token, its result page.
+
+Peers are measured where AIPERF names the program (its tokenizer, a local folder, in AIPERF_TOKENIZER); nothing
+installs it. guidellm is not run: it wants torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from statistics import median
+
+import orjson
+
+from tests.bench.processes import RELAY_CORE, ROOT, cpu_s
+from tests.bench.streams import quantile
+from tests.bench.table import Row, missing
+from tests.bench.world import World
+
+RATE, TOKENS, START_MS = 20, 60, 200
+MODEL = f"ref-{RATE}x{TOKENS}+{START_MS}ms~"
+UNLIMITED = "ref-maxx500"
+USERS = 100
+STAMP = re.compile(r"@(\d{19}) ")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a generator reported of the reference stream, and what it used."""
+
+    ttft_errors_ms: list[float]
+    gap_errors_ms: list[float]
+    tokens: int
+    cpu_s: float
+
+    @property
+    def us_per_token(self) -> float:
+        return self.cpu_s * 1e6 / self.tokens if self.tokens else float("nan")
+
+
+async def p10(world: World) -> list[Row]:
+    """P10 and P11: 100 users on a steady stream, starts spread over one answer; and the truth at 10, 100, 300."""
+    rows = []
+    ours: Seen | None = None
+    for users in (10, USERS, 300):
+        seen = await run_ours(world, MODEL, users, ramp_s=3.2, duration_s=8 if world.quick else 14)
+        ours = seen if users == USERS else ours
+        first, gaps = sorted(seen.ttft_errors_ms), sorted(seen.gap_errors_ms)
+        ttft = f"{quantile(first, 0.5):.1f} / {quantile(first, 0.99):.1f} ms"
+        gap = f"{quantile(gaps, 0.5) * 1000:.0f} / {quantile(gaps, 0.99) * 1000:.0f} µs"
+        note = f"gap error {gap}; {seen.us_per_token:.0f} µs of CPU per token; {len(first)} answers"
+        rows.append(Row("P10t", f"load generator: TTFT error p50 / p99, {users} users", ttft, note=note))
+    assert ours is not None
+    peer = await run_aiperf(world)
+    if peer is None:
+        why = "n/a: AIPERF and AIPERF_TOKENIZER name no aiperf and no tokenizer"
+        return [*rows, missing("P10", "TTFT error p99 beside aiperf", why), missing("P11", "CPU per token", why)]
+    mine, theirs = (quantile(sorted(seen.ttft_errors_ms), 0.99) for seen in (ours, peer))
+    cost, cost_theirs = ours.us_per_token, peer.us_per_token
+    return [
+        *rows,
+        _ratio("P10", f"TTFT error p99, {USERS} users", mine, theirs, "ms", 1 / 5, 1 / 20),
+        _ratio("P11", f"CPU per token, {USERS} users", cost, cost_theirs, "µs", 1 / 5, 1 / 15),
+    ]
+
+
+async def p12(world: World) -> list[Row]:
+    """Answers of 500 tokens as fast as they come, 20 users: tokens per second of CPU, beside bare gevent sockets."""
+    rates: dict[str, list[float]] = {"ours": [], "bare": []}
+    for _ in range(world.repeats):
+        seen = await run_ours(world, UNLIMITED, 20, ramp_s=0.0, duration_s=6)
+        rates["ours"].append(seen.tokens / seen.cpu_s)
+        rates["bare"].append(await run_bare(world))
+    ours, bare = median(rates["ours"]), median(rates["bare"])
+    figure = "load generator: tokens parsed per second of CPU"
+    ratio = ours / bare
+    texts = (f"{ours:,.0f}", f"bare {bare:,.0f}")
+    return [Row("P12", figure, *texts, ratio, f"{ratio:.2f}×", 0.5, 0.9, more=True, raw=rates)]
+
+
+async def p15(world: World) -> list[Row]:
+    """The result page of a run of a million requests beside that of a thousand."""
+    figure = "result page, 1,000,000 requests beside 1,000"
+    command = [sys.executable, "-m", "tests.bench.loadrows"]
+    env = {**os.environ, "VAR_DIR": str(world.directory)}
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=env, stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    ids = out.decode().split()
+    times: dict[str, list[float]] = {id: [] for id in ids}
+    for _ in range(20):
+        for id in ids:
+            status, seconds = await get(world.app.port, f"/load/{id}/")
+            if status != 200:
+                return [missing("P15", figure, f"n/a: /load/ answers {status}")]
+            times[id].append(seconds)
+    small, large = (median(times[id]) * 1000 for id in ids)
+    return [Row("P15", figure, f"{large:.1f} ms", f"{small:.1f} ms", large / small, f"{large / small:.2f}×", 3, 1.2)]
+
+
+async def run_ours(world: World, model: str, users: int, *, ramp_s: float, duration_s: float) -> Seen:
+    """Run our generator straight at the reference stream and return what it reported, second half only."""
+    folder = world.directory / f"load-{time.monotonic_ns()}"
+    folder.mkdir()
+    tokens = 500 if model == UNLIMITED else TOKENS
+    plan = {
+        "targets": [{"slug": "ref", "url": f"http://127.0.0.1:{world.reference.port}/v1", "model": model}],
+        "wire": "direct", "users": users, "duration_s": duration_s, "warmup_s": ramp_s, "cooldown_s": 0.0,
+        "ramp_s": ramp_s, "mix": f"fixed:20/{tokens}", "detail": "marks" if model == UNLIMITED else "text",
+    }  # fmt: skip
+    (folder / "params.json").write_bytes(orjson.dumps(plan))
+    command = [sys.executable, "-m", "loadtests", str(folder / "params.json"), str(folder)]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    os.sched_setaffinity(process.pid, {RELAY_CORE})
+    await _until_started(folder)
+    before = cpu_s(process.pid)
+    last = before
+    while process.returncode is None:
+        try:
+            last = cpu_s(process.pid)
+        except (OSError, IndexError):
+            break
+        await asyncio.sleep(0.1)
+    await process.wait()
+    return _read_ours(folder, last - before)
+
+
+async def run_bare(world: World) -> float:
+    """Return the tokens per second of CPU of bare gevent sockets."""
+    command = [sys.executable, "-m", "tests.bench.bare_load", str(world.reference.port), UNLIMITED, "20", "6"]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    os.sched_setaffinity(process.pid, {RELAY_CORE})
+    out, _ = await process.communicate()
+    _, tokens, _, used_s = out.decode().split()
+    return int(tokens) / float(used_s)
+
+
+async def run_aiperf(world: World) -> Seen | None:
+    """Run aiperf at the same stream with the same number of users; None where there is none."""
+    program, tokenizer = os.environ.get("AIPERF"), os.environ.get("AIPERF_TOKENIZER")
+    if not program or not tokenizer:
+        return None
+    folder = world.directory / "aiperf"
+    command = [
+        program, "profile", "--model", MODEL, "--url", f"http://127.0.0.1:{world.reference.port}", "--streaming",
+        "--endpoint-type", "chat", "--concurrency", str(USERS), "--request-count", str(USERS * 4), "--tokenizer",
+        tokenizer, "--synthetic-input-tokens-mean", "20", "--use-server-token-count", "--ui", "none",
+        "--artifact-dir", str(folder),
+    ]  # fmt: skip
+    before = os.times()
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    await process.wait()
+    after = os.times()
+    errors, tokens = [], 0
+    for line in next(folder.rglob("profile_export.jsonl")).read_text().splitlines():
+        metrics = json.loads(line)["metrics"]
+        errors.append(metrics["time_to_first_token"]["value"] - START_MS)
+        tokens += TOKENS
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return Seen(errors, [], tokens, used)
+
+
+async def get(port: int, path: str) -> tuple[int, float]:
+    """Return an HTTP answer's status and how long the whole of it took, s."""
+    start_s = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+    data = await reader.read()
+    writer.close()
+    return int(data.split(b" ", 2)[1]), time.monotonic() - start_s
+
+
+async def _until_started(folder: Path) -> None:
+    for _ in range(200):
+        if (folder / "live.jsonl").exists() and (folder / "live.jsonl").stat().st_size:
+            return
+        await asyncio.sleep(0.05)
+    raise RuntimeError("the load generator did not start")
+
+
+def _read_ours(folder: Path, used_s: float) -> Seen:
+    t0_ns = orjson.loads((folder / "summary.json").read_bytes())["clock"]["t0_ns"]
+    first_ms: list[float] = []
+    gaps_ms: list[float] = []
+    tokens = 0
+    for line in (folder / "requests.jsonl").read_bytes().splitlines():
+        record = orjson.loads(line)
+        tokens += record["output_tokens"] or 0
+        if record["outcome"] != "done" or "text" not in record:
+            continue
+        marks = record["marks_us"]
+        emitted = [int(stamp) for stamp in STAMP.findall(record["text"])]
+        arrived = list(accumulate([t0_ns + marks["first_token"] * 1000, *(gap * 1000 for gap in record["gaps_us"])]))
+        # What the server itself was late by is in neither: true TTFT ends where the first token was written.
+        first_ms.append((arrived[0] - emitted[0]) / 1e6)
+        gaps_ms += _gap_errors(arrived, emitted)
+    return Seen(first_ms, gaps_ms, tokens, used_s)
+
+
+def _gap_errors(arrived: Sequence[int], emitted: Sequence[int]) -> list[float]:
+    return [abs((b - a) - (d - c)) / 1e6 for (a, b), (c, d) in zip(pairwise(arrived), pairwise(emitted), strict=True)]
+
+
+def _ratio(id: str, figure: str, ours: float, theirs: float, unit: str, target: float, beyond: float) -> Row:
+    texts = (f"{ours:.1f} {unit}", f"aiperf {theirs:.1f} {unit}")
+    return Row(id, f"load generator: {figure}", *texts, ours / theirs, f"1/{theirs / ours:.1f}", target, beyond)
