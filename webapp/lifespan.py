@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import socket
 import sys
 from typing import Any
 
@@ -13,9 +11,9 @@ from webapp import drain
 from webapp.core.errors import Outcome
 from webapp.models import Comparison, Turn
 from webapp.origins import Receive, Scope, Send
-from webapp.services import store
 from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
+from webapp.services.owners import is_gone
 from webapp.services.upstreams import upstreams
 from webapp.services.writer import writer
 
@@ -40,7 +38,7 @@ def start() -> None:
 
 def end_orphans() -> int:
     """Mark runs of processes of this host that are gone as interrupted; return how many there were."""
-    orphans = [run for run in Comparison.objects.filter(done=False) if _is_gone(run.owner)]
+    orphans = [run for run in Comparison.objects.filter(done=False) if is_gone(run.owner)]
     ids = [run.id for run in orphans]
     Turn.objects.filter(comparison__in=ids, outcome=Outcome.RUNNING).update(outcome=Outcome.INTERRUPTED)
     sentence = {"sentence": "Interrupted: the server ended before this comparison did."}
@@ -74,16 +72,3 @@ async def _finish() -> None:
     await upstreams.close()
     if not await writer.flushed(FLUSH_S):
         log.error("%d rows could not be saved before the end: the database did not take them.", writer.backlog + 1)
-
-
-def _is_gone(owner: str) -> bool:
-    host, _, pid = owner.rpartition(":")
-    if host != socket.gethostname() or not pid.isdigit() or owner == store.OWNER:
-        return owner == store.OWNER  # a process id that came round again: nothing of ours can run yet
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

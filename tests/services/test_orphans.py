@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from webapp.lifespan import end_orphans
 from webapp.models import Comparison, Turn
-from webapp.services import store
+from webapp.services.owners import OWNER
 
 pytestmark = pytest.mark.usefixtures("rows")
 
@@ -47,14 +47,25 @@ def test_a_run_of_a_process_that_is_gone_becomes_interrupted() -> None:
     assert end_orphans() == 0
 
 
-def test_a_run_under_our_own_process_id_is_one_of_before() -> None:
+def test_a_run_under_our_own_process_id_and_another_start_is_one_of_before() -> None:
     # In a container the server has the same id at every start.
-    run = run_of(store.OWNER)
+    run = run_of(f"{HOST}:{os.getpid()}:1")
     assert end_orphans() == 1
     assert outcome(run) == (True, "interrupted")
 
 
-@pytest.mark.parametrize("owner", [f"{HOST}:{os.getppid()}", f"{HOST}:1", "another-host:1", "", "nonsense", f"{HOST}:"])
+MAY_BE_ALIVE = (
+    OWNER,
+    f"{HOST}:{os.getppid()}",
+    f"{HOST}:1",
+    "another-host:1",
+    "",
+    "nonsense",
+    f"{HOST}:",
+)
+
+
+@pytest.mark.parametrize("owner", MAY_BE_ALIVE)
 def test_a_run_that_may_still_be_alive_is_left_alone(owner: str) -> None:
     run = run_of(owner)
     assert end_orphans() == 0

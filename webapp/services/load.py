@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,9 +27,9 @@ from webapp.models import LoadRun
 from webapp.services import loadreport
 from webapp.services.loadplans import Refusal
 from webapp.services.loadprocess import LoadProcess, control, is_ours, kill_group
+from webapp.services.owners import OWNER, is_gone
 
 MOST_RUNNING = 2
-OWNER = f"{socket.gethostname()}:{os.getpid()}"
 INSIST_S = 8.0
 GRACE_S = 20.0  # beyond a run's own time, before it is taken for hung
 TAIL_BYTES = 256 * 1024
@@ -137,7 +136,7 @@ def delete(run: LoadRun) -> None:
 
 def end_orphans() -> int:
     """End and mark the runs of processes of this host that are gone; return how many there were."""
-    orphans = [run for run in LoadRun.objects.filter(state=LoadRun.State.RUNNING) if _is_gone(run.owner)]
+    orphans = [run for run in LoadRun.objects.filter(state=LoadRun.State.RUNNING) if is_gone(run.owner)]
     for run in orphans:
         if run.group and is_ours(run.group):
             kill_group(run.group, signal.SIGKILL)
@@ -274,18 +273,3 @@ def last_words(folder: Path) -> str:
         lines = []
     said = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it said nothing")
     return f"The load generator failed: {said.strip()[:300]}"
-
-
-def _is_gone(owner: str) -> bool:
-    host, _, pid = owner.rpartition(":")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    if owner == OWNER:
-        return not _running
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import socket
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ from django.db import transaction
 
 from webapp.core.errors import Outcome
 from webapp.models import Comparison, Turn
+from webapp.services.owners import OWNER
 from webapp.services.writer import writer
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from webapp.services.runs import Run
     from webapp.services.turns import LiveTurn
 
-OWNER = f"{socket.gethostname()}:{os.getpid()}"
 LEVELS = 100
 LARGEST_COUNT = 2**31 - 1
 PACKAGES = ("django", "channels", "daphne", "aiohttp", "orjson")
