@@ -23,7 +23,8 @@ TIGHT = replace(PAIR, machine=replace(GPU, memory_gb=44.5))  # the weights and s
 MIXED = Serving(GPU, SPARSE, 2, "fp4", 88.0, jitter_sigma=0.0)
 FAST = Serving(WAFER, SPARSE, 4, "fp4", 13.49, slots=36, prefill_tok_s=15_000, jitter_sigma=0.0)
 DRAFTING = replace(MIXED, speculation=Speculation(3, 0.824, 0.965))
-SERVINGS = {"pair": PAIR, "tight": TIGHT, "mixed": MIXED, "fast": FAST, "drafting": DRAFTING}
+CAREFUL = replace(TIGHT, reserves_answers=True)
+SERVINGS = {"pair": PAIR, "tight": TIGHT, "mixed": MIXED, "fast": FAST, "drafting": DRAFTING, "careful": CAREFUL}
 
 each_serving = pytest.mark.parametrize("serving", SERVINGS.values(), ids=SERVINGS)
 
@@ -144,6 +145,18 @@ def test_when_the_cache_is_full_the_newest_gives_way_and_still_gets_its_whole_an
         produced.update(dict(step.emitted))
     assert set(produced.values()) == {engine.kv_capacity // 8}
     assert [key for step in steps for key in step.started] == [0, 1, 2, 3]
+
+
+def test_an_engine_that_reserves_answers_never_preempts_but_lets_in_fewer() -> None:
+    careful, bold = Engine(replace(TIGHT, reserves_answers=True)), Engine(TIGHT)
+    for engine in (careful, bold):
+        for number in range(4):
+            engine.submit(Ask(number, engine.kv_capacity // 5, engine.kv_capacity // 8))
+        engine.step(0)
+        engine.step(0)
+    assert careful.running == 3
+    assert bold.running == 4
+    assert not any(step.preempted for step in trace(careful))
 
 
 def test_accepted_drafts_come_together_with_the_checked_token() -> None:

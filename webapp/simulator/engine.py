@@ -28,6 +28,8 @@ class Engine:
         self._costs = costs_of(serving)
         self._model = serving.model
         self._max_sequences = serving.max_sequences
+        self._reserves = serving.reserves_answers
+        self._promised = 0.0  # KV tokens that all running sequences will need in the end, where answers are reserved
         self._sigma = serving.jitter_sigma
         self._jitter = Random(f"jitter {seed}")
         self._batch = Batch(serving.model, serving.speculation, Random(f"drafts {seed}"))
@@ -108,7 +110,7 @@ class Engine:
         self._pass_time(began_ns, split)
         emitted, over = self._batch.advance()
         for sequence in over:
-            del self._running[sequence.ask.id]
+            self._leave(sequence)
             self._close(sequence)
         finished = tuple(sequence.ask.id for sequence in over)
         if not ready:
@@ -129,15 +131,16 @@ class Engine:
     def _admit(self, began_ns: int, budget: int) -> tuple[int, ...]:
         """Let in who is first in the queue, while there are slots, room, and budget for a first chunk."""
         budget -= sum(sequence.left for sequence in self._prefilling)
-        taken = self.kv_used + len(self._batch) * self._batch.most_each
+        taken = self._promised if self._reserves else self.kv_used + len(self._batch) * self._batch.most_each
         admitted = []
         while self._waiting and budget > 0 and len(self._running) < self._max_sequences:
             sequence = self._waiting[0]
-            room = self._model.resident(sequence.prompt)
+            room = self._room(sequence)
             if taken + room > self.kv_capacity:
                 break
             self._waiting.popleft()
             self._running[sequence.ask.id] = sequence
+            self._promised += room
             self._prefilling.append(sequence)
             taken += room
             budget -= sequence.left
@@ -145,6 +148,11 @@ class Engine:
             if sequence.before is None:
                 sequence.before, sequence.admitted_ns = Split(*self._totals), max(began_ns, sequence.ask.arrived_ns)
         return tuple(admitted)
+
+    def _room(self, sequence: Sequence) -> float:
+        """Return what of the KV cache a sequence needs to be let in."""
+        ask = sequence.ask
+        return self._model.resident(ask.prompt_tokens + ask.output_tokens if self._reserves else sequence.prompt)
 
     def _prefill(self, budget: int) -> tuple[int, float, list[Sequence]]:
         """Spend the budget on prompts in order; return the tokens, their reach, and whose prompt is done."""
@@ -173,7 +181,7 @@ class Engine:
             if left:
                 self._batch.enter(sequence, left)
             else:
-                del self._running[sequence.ask.id]
+                self._leave(sequence)
                 self._close(sequence)
                 ended.append(sequence.ask.id)
         return tuple(started), tuple(ended)
@@ -192,11 +200,16 @@ class Engine:
 
     def _release(self, sequence: Sequence) -> None:
         """Free the slot and the KV cache of a running sequence."""
-        del self._running[sequence.ask.id]
+        self._leave(sequence)
         if sequence.ends >= 0:
             self._batch.leave(sequence)
         else:
             self._prefilling.remove(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Free the slot of a running sequence."""
+        del self._running[sequence.ask.id]
+        self._promised = self._promised - self._room(sequence) if self._running else 0.0  # floats must not drift
 
     def _close(self, sequence: Sequence) -> None:
         """Note when a sequence left, for whoever asks later."""

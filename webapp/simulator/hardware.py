@@ -148,5 +148,6 @@ class Serving:
     max_sequences: int = 256
     slots: int = 0  # latency machines: sequences that the pipeline holds at full pace; 0: one per layer
     prefill_tok_s: float = 0.0  # latency machines
+    reserves_answers: bool = False  # admit only what surely fits: TensorRT-LLM's default, it never preempts
     speculation: Speculation | None = None
     jitter_sigma: float = 0.02  # of the log of a step's time

@@ -29,7 +29,8 @@ PROFILE_DIR = Path(__file__).with_name("profiles")
 STATUSES = "CFDA"
 CONFIDENCES = "HML"
 REASONING_FIELDS = ("", "reasoning", "reasoning_content")
-TYPICAL_CONTEXT = 1000  # tokens; where a pace or a prefill rate is asked for without a prompt
+TYPICAL_CONTEXT = 1000  # tokens; where a pace is asked for without a load
+TYPICAL_PROMPT = 4000
 
 _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -116,14 +117,11 @@ class Profile:
 
     @property
     def prefill_tok_s(self) -> float:
-        """Prompt tokens per second in an idle machine, for each further token of a prompt of usual length."""
-        costs, more = costs_of(self.serving), 2 * TYPICAL_CONTEXT
-        reaches = (self.serving.model.reach(0, tokens) for tokens in (more, 2 * more))
-        short, long = (
-            sum(costs.split(Load(0, 0.0, tokens, reach)))
-            for tokens, reach in zip((more, 2 * more), reaches, strict=True)
-        )
-        return more * 1e9 / (long - short)
+        """Prompt tokens per second of a prompt of usual length, alone in the machine."""
+        if self.serving.machine.kind == "latency":
+            return self.serving.prefill_tok_s
+        split = costs_of(self.serving).split(Load(0, 0.0, TYPICAL_PROMPT, self.serving.model.reach(0, TYPICAL_PROMPT)))
+        return TYPICAL_PROMPT * 1e9 / (sum(split) - split.overhead_ns)
 
     @property
     def ttft_base_ms(self) -> float:

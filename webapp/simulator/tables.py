@@ -99,6 +99,10 @@ def _checked(where: str, name: str, kind: str, default: object, value: Any) -> A
         return tuple(value)
     if "str" in kind or "Literal" in kind:
         return _text(where, name, default, value)
+    if "bool" in kind:
+        if not isinstance(value, bool):
+            raise ProfileError(where, name, "must be true or false")
+        return value
     if "int" in kind or "float" in kind:
         return _number(where, name, "float" not in kind, value)
     return value

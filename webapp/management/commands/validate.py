@@ -1,0 +1,69 @@
+"""`manage.py validate`: hold the simulator against published measurements and print how far off it is."""
+
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from django.core.management.base import BaseCommand, CommandError
+
+from webapp.simulator.validation.report import report
+
+COLUMNS = ("n", "tpot_mape", "tpot_median_ape", "ttft_mape", "saturated_recall", "false_alarm_rate")
+
+
+class Command(BaseCommand):
+    help = "Compare the simulator's predictions with published measurements: TPOT, TTFT and saturation."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--rows", type=Path, metavar="FILE.csv", help="measured rows beside the shipped tables")
+        parser.add_argument("--json", action="store_true", help="print JSON; errors and rates are fractions")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            made = report(options["rows"])
+        except (OSError, ValueError) as problem:
+            raise CommandError(str(problem)) from None
+        if options["json"]:
+            self.stdout.write(orjson.dumps(made, option=orjson.OPT_INDENT_2).decode())
+            return
+        for line in lines(made):
+            self.stdout.write(line)
+
+
+def lines(made: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the report as text for people."""
+    yield "Published tables"
+    yield f"  {'table':<22}{'n':>4}{'mean':>8}{'median':>8}{'target':>8}  fitted on it"
+    for table in made["tables"]:
+        target = "–" if table["target"] is None else _percent(table["target"])
+        mark = "" if table["met"] else "  MISSED"
+        yield (
+            f"  {table['table']:<22}{table['n']:>4}{_percent(table['mape']):>8}{_percent(table['median_ape']):>8}"
+            f"{target:>8}  {table['fitted']}{mark}"
+        )
+    yield ""
+    yield f"Rows of {made['rows']}: {made['n']} compared, {made['skipped']} skipped"
+    for reason, count in made["skipped_reasons"].items():
+        yield f"  skipped {count}: {reason}"
+    yield f"  {'':<32}{'n':>6}{'TPOT':>8}{'median':>8}{'TTFT':>8}{'found':>8}{'false':>8}"
+    yield _row("all", made)
+    for name in ("fitted", "not_fitted"):
+        yield _row(name.replace("_", " "), made[name])
+    for name, figures in made["per_model_and_system"].items():
+        yield _row(name, figures)
+    for key, verdict in made["targets"].items():
+        if verdict["met"] is False:
+            bound = verdict.get("at_most", verdict.get("at_least"))
+            yield f"  MISSED {key}: {_percent(verdict['value'])}, wanted {_percent(bound)}"
+
+
+def _row(name: str, figures: Mapping[str, Any]) -> str:
+    rest = "".join(f"{_percent(figures[column]):>8}" for column in COLUMNS[1:])
+    return f"  {name:<32}{figures['n']:>6}{rest}"
+
+
+def _percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,1 @@
+"""The proof: what the engine predicts against what was measured and published elsewhere. See README.md here."""

@@ -1,0 +1,76 @@
+"""The two numbers of a measured configuration that no data sheet gives: time per layer and front-end time.
+
+`fits.csv` holds them, with the number of rows behind each. A configuration that is not in it takes those of the same
+model, machine, engine and data parallelism, else of the same without the machine, else the defaults. Pure after
+loading.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from webapp.simulator.hardware import Model
+from webapp.simulator.validation.rows import Row
+
+FITS = Path(__file__).with_name("fits.csv")
+FITTED_ROWS = Path(__file__).with_name("fitted_rows.txt")
+DENSE_LAYER_US = 70.0  # where nothing is known
+EXPERTS_LAYER_US = 90.0
+API_MS = 40.0
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Numbers of one configuration. `rows` is how many stand behind them."""
+
+    layer_us: float
+    api_ms: float
+    rows: int
+
+
+def keys_of(row: Row) -> tuple[Key, Key, Key]:
+    """Return what the row can be looked up by, the closest first."""
+    parallel = str(row.data_parallel)
+    exact = (row.model, row.system, row.backend, row.precision, str(row.devices), parallel)
+    return exact, (row.model, row.system, row.backend, parallel), (row.model, row.backend, parallel)
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """All fits, by key, and the marks of the rows that they were made from."""
+
+    by_key: Mapping[Key, Fit]
+    marks: frozenset[str] = frozenset()
+
+    def of(self, row: Row, model: Model) -> Fit:
+        """Return the numbers for a row."""
+        for key in keys_of(row):
+            if key in self.by_key:
+                return self.by_key[key]
+        return Fit(EXPERTS_LAYER_US if model.experts else DENSE_LAYER_US, API_MS, 0)
+
+
+NO_FITS = Fits({})
+
+
+def load_fits(path: Path = FITS, marks: Path = FITTED_ROWS) -> Fits:
+    """Read the shipped fits."""
+    with path.open(encoding="utf-8", newline="") as file:
+        by_key = {
+            tuple(line["key"].split("|")): Fit(float(line["layer_us"]), float(line["api_ms"]), int(line["rows"]))
+            for line in csv.DictReader(file)
+        }
+    return Fits(by_key, frozenset(marks.read_text(encoding="ascii").split()))
+
+
+def save_fits(fits: Fits, path: Path = FITS, marks: Path = FITTED_ROWS) -> None:
+    """Write fits, sorted, so that a change shows."""
+    lines = ["key,layer_us,api_ms,rows"]
+    lines += [
+        f"{'|'.join(key)},{fit.layer_us:.1f},{fit.api_ms:.0f},{fit.rows}" for key, fit in sorted(fits.by_key.items())
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    marks.write_text("\n".join(sorted(fits.marks)) + "\n", encoding="ascii")
