@@ -403,3 +403,42 @@ async def test_a_defect_is_a_server_error_that_says_nothing_of_itself(
 async def test_both_shapes_name_the_wrong_field(client: aiohttp.ClientSession, path: str) -> None:
     async with client.post(path, json={**body(), "prompt": "x", "temperature": "hot"}) as response:
         assert (await response.json())["error"]["param"] == "temperature"
+
+
+async def exchanged(simulator: str, *parts: bytes) -> bytes:
+    """Send raw bytes, with a pause between them; return the answer up to the end of its body."""
+    host, port = simulator.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for part in parts:
+        writer.write(part)
+        await asyncio.sleep(0.02)
+    answer = await reader.read(65536)
+    writer.close()
+    return answer
+
+
+HEAD = b"POST %b HTTP/1.1\r\nHost: x\r\n" % CHAT.encode()
+
+
+async def test_a_body_whose_compression_is_broken_is_the_clients_mistake(simulator: str) -> None:
+    answer = await exchanged(simulator, HEAD + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"compression or framing is broken" in answer
+
+
+async def test_a_body_that_does_not_come_is_waited_for_only_so_long(
+    simulator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.simulator.server.BODY_S", 0.05)
+    answer = await exchanged(simulator, HEAD + b"Content-Length: 100\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(simulator: str) -> None:
+    host, port = simulator.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(HEAD + b"Content-Length: 100\r\n\r\n{")
+    await writer.drain()
+    writer.close()
+    async with aiohttp.ClientSession(simulator) as session:
+        assert await streams_of(session) == 0

@@ -63,6 +63,7 @@ _ERROR = _object(
 
 _RESPONSES: dict[int, str] = {
     400: "A field is wrong; `param` names it.",
+    408: "The body did not come in time.",
     404: "There is no such model.",
     413: "The body is too long.",
     429: "Too many requests wait for this model.",
@@ -110,7 +111,7 @@ def _post(operation: str, summary: str, name: str) -> dict[str, Any]:
                 "required": True,
                 "content": {"application/json": {"schema": _ref(f"{name}Request")}},
             },
-            "responses": {"200": answer, **_errors(400, 404, 413, 429, 500, 503)},
+            "responses": {"200": answer, **_errors(400, 404, 408, 413, 429, 500, 503)},
         }
     }
 

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import errno
 import gc
+import logging
 import signal
 import sys
 from contextlib import suppress
@@ -53,6 +54,7 @@ def serve(options: Options) -> int:
 
 
 async def _serve(options: Options) -> int:
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it shows a traceback for any bad request line
     runner = build_runner(load_all(options.profiles), load_book(), options.limits)
     await runner.setup()
     try:

@@ -28,6 +28,7 @@ from webapp.simulator.server_sink import TransportSink, flood, heartbeat
 from webapp.simulator.wire import answer_id, fault_names, model_entry
 
 BODY_LIMIT = 1024 * 1024
+BODY_S = 30
 GOODBYE_S = 0.1  # what open streams get when the server is told to end
 
 PACER = web.AppKey("pacer", Pacer)
@@ -144,12 +145,18 @@ class Simulator:
 async def _body(request: web.Request) -> bytes:
     """Read the body. Unlike `request.read`, keep no copy: a request may wait long, and its prompt be long."""
     parts, size = [], 0
-    async for part in request.content.iter_any():
-        size += len(part)
-        if size > BODY_LIMIT:
-            message = f"The body is longer than {BODY_LIMIT} bytes."
-            raise BadRequest(message, code="request_too_large", status=413)
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.content.iter_any():
+                size += len(part)
+                if size > BODY_LIMIT:
+                    message = f"The body is longer than {BODY_LIMIT} bytes."
+                    raise BadRequest(message, code="request_too_large", status=413)
+                parts.append(part)
+    except TimeoutError:
+        raise BadRequest(f"The body did not come within {BODY_S} s.", code="request_timeout", status=408) from None
+    except web.RequestPayloadError:
+        raise BadRequest("The body is not what its headers say: compression or framing is broken.") from None
     return b"".join(parts)
 
 
