@@ -1,6 +1,6 @@
 """Figures of the load generator: its error against the reference stream, its cost per token, its result page.
 
-Peers are measured where AIPERF names the program (its tokenizer, a local folder, in AIPERF_TOKENIZER); nothing
+Peers are measured where BENCH_AIPERF names the program and BENCH_TOKENIZER a folder with a tokenizer; nothing
 installs it. guidellm is not run: it wants torch.
 """
 
@@ -26,9 +26,10 @@ from tests.bench.table import Row, missing
 from tests.bench.world import World
 
 RATE, TOKENS, START_MS = 20, 60, 200
-MODEL = f"ref-{RATE}x{TOKENS}+{START_MS}ms~"
+MODEL = f"ref-{RATE}x{TOKENS}+{START_MS}ms"
 UNLIMITED = "ref-maxx500"
 USERS = 100
+RAMP_S = 3.2  # starts spread over about one answer
 STAMP = re.compile(r"@(\d{19}) ")
 
 
@@ -51,7 +52,7 @@ async def p10(world: World) -> list[Row]:
     rows = []
     ours: Seen | None = None
     for users in (10, USERS, 300):
-        seen = await run_ours(world, MODEL, users, ramp_s=3.2, duration_s=8 if world.quick else 14)
+        seen = await run_ours(world, MODEL, users, ramp_s=RAMP_S, duration_s=8 if world.quick else 14)
         ours = seen if users == USERS else ours
         first, gaps = sorted(seen.ttft_errors_ms), sorted(seen.gap_errors_ms)
         ttft = f"{quantile(first, 0.5):.1f} / {quantile(first, 0.99):.1f} ms"
@@ -61,7 +62,7 @@ async def p10(world: World) -> list[Row]:
     assert ours is not None
     peer = await run_aiperf(world)
     if peer is None:
-        why = "n/a: AIPERF and AIPERF_TOKENIZER name no aiperf and no tokenizer"
+        why = "n/a: BENCH_AIPERF and BENCH_TOKENIZER name no aiperf and no tokenizer"
         return [*rows, missing("P10", "TTFT error p99 beside aiperf", why), missing("P11", "CPU per token", why)]
     mine, theirs = (quantile(sorted(seen.ttft_errors_ms), 0.99) for seen in (ours, peer))
     cost, cost_theirs = ours.us_per_token, peer.us_per_token
@@ -146,24 +147,33 @@ async def run_bare(world: World) -> float:
 
 async def run_aiperf(world: World) -> Seen | None:
     """Run aiperf at the same stream with the same number of users; None where there is none."""
-    program, tokenizer = os.environ.get("AIPERF"), os.environ.get("AIPERF_TOKENIZER")
+    program, tokenizer = os.environ.get("BENCH_AIPERF"), os.environ.get("BENCH_TOKENIZER")
     if not program or not tokenizer:
         return None
     folder = world.directory / "aiperf"
-    command = [
-        program, "profile", "--model", MODEL, "--url", f"http://127.0.0.1:{world.reference.port}", "--streaming",
-        "--endpoint-type", "chat", "--concurrency", str(USERS), "--request-count", str(USERS * 4), "--tokenizer",
-        tokenizer, "--synthetic-input-tokens-mean", "20", "--use-server-token-count", "--ui", "none",
-        "--artifact-dir", str(folder),
-    ]  # fmt: skip
+    folder.mkdir()
+    command = [program, "profile", "--model", MODEL, "--url", f"http://127.0.0.1:{world.reference.port}"]
+    command += [
+        "--streaming",
+        "--endpoint-type",
+        "chat",
+        "--concurrency",
+        str(USERS),
+        "--request-count",
+        str(USERS * 4),
+    ]
+    command += ["--concurrency-ramp-duration", str(RAMP_S), "--tokenizer", tokenizer, "--use-server-token-count"]
+    command += ["--synthetic-input-tokens-mean", "20", "--ui", "none", "--artifact-dir", str(folder)]
     before = os.times()
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    await process.wait()
+    with open(folder / "output.log", "wb") as log:
+        process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=log, stderr=log)
+        await process.wait()
     after = os.times()
     errors, tokens = [], 0
-    for line in next(folder.rglob("profile_export.jsonl")).read_text().splitlines():
+    records = folder / "profile_export.jsonl"
+    if not records.exists():
+        raise RuntimeError(f"aiperf left no records: {(folder / 'output.log').read_text()[-1000:]}")
+    for line in records.read_text().splitlines():
         metrics = json.loads(line)["metrics"]
         errors.append(metrics["time_to_first_token"]["value"] - START_MS)
         tokens += TOKENS
@@ -202,8 +212,7 @@ def _read_ours(folder: Path, used_s: float) -> Seen:
         marks = record["marks_us"]
         emitted = [int(stamp) for stamp in STAMP.findall(record["text"])]
         arrived = list(accumulate([t0_ns + marks["first_token"] * 1000, *(gap * 1000 for gap in record["gaps_us"])]))
-        # What the server itself was late by is in neither: true TTFT ends where the first token was written.
-        first_ms.append((arrived[0] - emitted[0]) / 1e6)
+        first_ms.append((marks["first_token"] - marks["sent"]) / 1000 - START_MS)
         gaps_ms += _gap_errors(arrived, emitted)
     return Seen(first_ms, gaps_ms, tokens, used_s)
 
