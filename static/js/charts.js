@@ -2,6 +2,7 @@
 // drawn; it evaluates no text as code (`ast`), as the policy demands.
 
 const LETTERS = "ABCDEFGH";
+const ERRORS = 1;          // Vega's log level: a chart that waits for its first row is no warning
 let library = null;
 
 /** Load the drawing library once; `url` is the server's, on this origin. */
@@ -49,6 +50,7 @@ function fitted(spec, lanes, letters, height) {
   };
   recolour(copy.encoding);
   recolour(copy.layer);
+  delete copy.$schema;     // names a version to compare with, nothing else
   delete copy.config;
   delete copy.title;       // stands above in HTML
   return { ...copy, width: "container", height: height ?? copy.height, autosize: { type: "fit", contains: "padding" } };
@@ -58,7 +60,7 @@ function fitted(spec, lanes, letters, height) {
 export async function draw(element, spec, { url, letters, height }) {
   const embed = await prepare(url);
   const found = colours();
-  const options = { mode: "vega-lite", renderer: "canvas", ast: true, actions: false, defaultStyle: false, tooltip: false, hover: false, config: config(found) };
+  const options = { mode: "vega-lite", renderer: "canvas", ast: true, actions: false, defaultStyle: false, tooltip: false, hover: false, logLevel: ERRORS, config: config(found) };
   const { view } = await embed(element, fitted(spec, found.lanes, letters, height), options);
   return view;
 }

@@ -24,6 +24,7 @@ export class LiveCharts {
     const answer = await fetch(chartsUrl);
     if (!answer.ok) return;
     this.specs = await answer.json();
+    this.boxes[0].closest(".live-charts").hidden = false;
     await this.show();
   }
 

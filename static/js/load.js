@@ -25,6 +25,7 @@ export function percentileOf(ms, cdf) {
   return (5 * (above - 1 + (ms - low) / Math.max(1e-9, cdf[above] - low)));
 }
 
+const ratio = (value) => (value < 10 ? value.toFixed(1) : String(Math.round(value)));
 const words = (ms) => { const { text, unit } = figure(ms * 1000); return `${text} ${unit}`; };
 
 export class Load {
@@ -46,12 +47,16 @@ export class Load {
   /** The arena's drawer asks for its controls once the page stands, so that the first paint does not wait for them. */
   open() {
     const drawer = document.getElementById("load");
-    drawer.addEventListener("toggle", () => { document.body.toggleAttribute("data-load", drawer.open); this.charts.refresh(); if (drawer.open) this.begin(); });
+    drawer.addEventListener("toggle", () => {
+      this.begin();
+      this.charts.refresh();
+    });
     return this.fetchControls();
   }
 
-  fetchControls() {
-    const query = this.lanes().map(({ slug }) => `backend=${encodeURIComponent(slug)}`).join("&");
+  fetchControls(after = "") {
+    const query = new URLSearchParams(this.lanes().map(({ slug }) => ["backend", slug]));
+    if (after) query.set("after", after);
     return window.htmx.ajax("GET", `/load/drawer/?${query}`, { target: "#load-controls", swap: "outerHTML" });
   }
 
@@ -98,6 +103,7 @@ export class Load {
     if (!this.run || this.drawn === this.run || !box.dataset.chartsUrl) return;
     if (document.getElementById("load")?.open === false) return;
     this.drawn = this.run;
+    document.body.dataset.loading = "";
     const rows = this.charts.rows;
     this.charts.begin(box.dataset.chartsUrl, box.dataset.vega).then(() => { this.charts.rows = [...rows, ...this.charts.rows]; this.charts.refresh(); });
   }
@@ -120,10 +126,11 @@ export class Load {
   }
 
   over() {
+    const { run } = this;
     this.run = "";
     this.latest = null;
     this.say("");
-    if (document.getElementById("load")) this.fetchControls();
+    if (document.getElementById("load")) this.fetchControls(run);
     else this.ended();
   }
 
@@ -158,9 +165,9 @@ export class Load {
       this.mark(id, "");
       return;
     }
-    const calm = this.calm.has(slug) ? ` · calm ${words(this.calm.get(slug))}, ×${(ttft / this.calm.get(slug)).toFixed(1)}` : "";
-    const place = now.n < ENOUGH ? `among ${users} users (too few answers yet for a percentile)` : `the ${ordinal(Math.max(1, Math.min(99, Math.round(percentileOf(ttft, now.ttft_cdf_ms)))))} percentile of ${users} users right now`;
-    this.mark(id, `TTFT ${words(ttft)}: ${place}${calm}`);
+    const calm = this.calm.has(slug) ? ` · calm ${words(this.calm.get(slug))}, ×${ratio(ttft / this.calm.get(slug))}` : "";
+    const place = now.n < ENOUGH ? `among ${users} users right now` : `the ${ordinal(Math.max(1, Math.min(99, Math.round(percentileOf(ttft, now.ttft_cdf_ms)))))} percentile of ${users} users right now`;
+    this.mark(id, `TTFT ${words(ttft)}, ${place}${calm}`);
   }
 
   mark(id, sentence) {

@@ -12,7 +12,9 @@ from typing import Any
 from webapp.core.charts import SCHEMA, Spec
 
 HEIGHT = 120
+LABELS_PX = 38
 SECONDS = "datum.value + ' s'"
+DECADES = [10**k for k in range(-2, 7)]
 TIMES = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
 
 
@@ -59,14 +61,15 @@ def _errors(slugs: Sequence[str]) -> dict[str, Any]:
 
 
 def _x() -> dict[str, Any]:
-    axis = {"title": None, "labelExpr": SECONDS, "tickCount": 4, "grid": False}
+    axis = {"title": None, "labelExpr": SECONDS, "tickCount": 4, "grid": False, "minExtent": 18}
     return {"field": "t", "type": "quantitative", "scale": {"zero": False, "nice": False}, "axis": axis}
 
 
 def _y(field: str, time: bool = False) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": None, "tickCount": 4}
+    # Fixed extents: the plot keeps its place whatever its labels grow to.
+    axis: dict[str, Any] = {"title": None, "tickCount": 4, "minExtent": LABELS_PX, "maxExtent": LABELS_PX}
     if time:
-        axis |= {"labelExpr": TIMES}
+        axis |= {"labelExpr": TIMES, "values": DECADES}
     else:
         axis |= {"format": "~s"}
     scale = {"type": "log", "nice": True} if time else {"zero": True, "nice": True}

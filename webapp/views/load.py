@@ -76,15 +76,22 @@ def _index(
 @require_safe
 @ensure_csrf_cookie
 def drawer(request: HttpRequest) -> HttpResponse:
-    """Show the arena's load controls: of the run that is going on, else ready to start one."""
+    """Show the arena's load controls: of the run that is going on, else ready to start one, such as the last (`after`)."""
     running = LoadRun.objects.filter(state=LoadRun.State.RUNNING, asked_by="page").first()
-    return _drawer(request, running, request.GET.getlist("backend"), contexts.values_of(running) if running else {})
+    run = running or LoadRun.objects.filter(id=request.GET.get("after", "")).first()
+    return _drawer(request, run, request.GET.getlist("backend"), contexts.values_of(run) if run else {})
 
 
 def _drawer(
-    request: HttpRequest, run: LoadRun | None, chosen: list[str], values: dict[str, str], error: str = ""
+    request: HttpRequest,
+    run: LoadRun | None,
+    chosen: list[str],
+    values: dict[str, str],
+    error: str = "",
+    stopping: bool = False,
 ) -> HttpResponse:
     context = {
+        "stopping": stopping,
         "form": contexts.form(queries.all_backends(), run.backends if run else chosen, values, error),
         "run": contexts.live(run) if run else None,
         "vega": chart_files.bundle_name(),
@@ -131,7 +138,7 @@ def stop(request: HttpRequest, run_id: str) -> HttpResponse:
     run = _run(run_id)
     load.stop(run.id)
     if "drawer" in request.POST:
-        return _drawer(request, run, run.backends, contexts.values_of(run))
+        return _drawer(request, run, run.backends, contexts.values_of(run), stopping=True)
     return redirect("load-run", run.id)
 
 
@@ -184,12 +191,12 @@ async def chart(request: HttpRequest, run_id: str, name: str, kind: str) -> Http
 
 @require_safe
 def compare(request: HttpRequest) -> HttpResponse:
-    """Show two runs side by side; without two, say how to choose them."""
+    """Show two runs side by side, the earlier as A; without two, say how to choose them."""
     ids = request.GET.getlist("run")[:2]
-    runs = {run.id: run for run in LoadRun.objects.filter(id__in=ids)}
-    if len(set(ids)) < 2 or len(runs) < 2:
+    runs = list(LoadRun.objects.filter(id__in=ids).order_by("created_at"))
+    if len(runs) < 2:
         return render(request, "load/compare.html", {"nav": "load", "both": None})
-    both = loadcomparisons.compared(runs[ids[0]], runs[ids[1]])
+    both = loadcomparisons.compared(*runs)
     return render(request, "load/compare.html", {"nav": "load", "both": both})
 
 

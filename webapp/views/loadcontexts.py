@@ -51,6 +51,8 @@ DEFAULTS = {
 
 def form(rows: Sequence[Backend], chosen: Sequence[str], values: Mapping[str, str], error: str = "") -> dict[str, Any]:
     """Return the context of `load/_fields.html`: what can be chosen, and what is."""
+    order = {slug: place for place, slug in enumerate(chosen)}
+    rows = sorted(rows, key=lambda row: order.get(row.slug, len(order)))  # a run's letters follow the lanes'
     mixes = [(name, MIXES.get(name, name)) for name in NAMED]
     mixes += [(f"scenario:{slug}", f"scenario: {item.title.lower()}") for slug, item in scenarios().items()]
     return {

@@ -1,0 +1,161 @@
+"""Load in the page: the arena's drawer, a run while it goes on, its results, two of them side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from playwright.async_api import Page
+
+from tests.browser.stage import FAST, SLOW, Stage
+from tests.live import LiveApp
+from webapp.services.charts import ensure_bundle
+
+DRAWN = """
+(selector) => [...document.querySelectorAll(selector)].map((canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const colours = new Set();
+  for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 200) colours.add(data.slice(i, i + 3).join());
+  return colours.size;
+})
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawing_library() -> None:
+    ensure_bundle()
+
+
+class Drawer:
+    """The load drawer as a person handles it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    async def open(self) -> None:
+        await self.page.keyboard.press("d")
+        await self.page.wait_for_selector("#load-start")
+
+    async def start(self, users: int, mix: str = "chat") -> None:
+        await self.page.select_option("#load-controls [name=mix]", mix)
+        await self.page.fill("#load-users", str(users))
+        await self.page.click("#load-start")
+        await self.page.wait_for_selector("#load-stop")
+
+    async def says(self, pattern: str) -> None:
+        """Wait until the drawer's bar says something."""
+        await self.page.wait_for_function(
+            "(pattern) => new RegExp(pattern).test(document.getElementById('load-now').textContent)", arg=pattern
+        )
+
+    async def stop(self) -> None:
+        await self.page.click("#load-stop")
+        await self.page.wait_for_selector("#load-start", timeout=20_000)
+
+
+@pytest.fixture
+def drawer(stage: Stage) -> Drawer:
+    return Drawer(stage.page)
+
+
+async def test_the_drawer_loads_the_lanes_backends_and_leaves_their_figures_in_sight(
+    stage: Stage, drawer: Drawer
+) -> None:
+    await stage.open(FAST, SLOW, max_tokens=40)
+    await drawer.open()
+    assert await stage.page.locator("#load-controls [name=backend]:checked").evaluate_all(
+        "(all) => all.map((one) => one.value)"
+    ) == [FAST, SLOW]
+    await stage.race()
+    await drawer.start(3)
+    await drawer.says(r"3 users each · A p95 [\d.]+ ms · B p95 [\d.]+ ms")
+    await stage.page.wait_for_function("document.querySelectorAll('.chart[data-live][data-drawn] canvas').length === 4")
+    await stage.page.wait_for_timeout(1200)
+    assert min(await stage.page.evaluate(DRAWN, ".chart[data-live] canvas")) > 4, "lines in the lanes' colours"
+    top = (await stage.page.locator("#load").bounding_box() or {})["y"]
+    for figure in await stage.page.locator(".figures-main .num").all():
+        box = await figure.bounding_box()
+        assert box
+        assert box["y"] + box["height"] < top
+
+    await stage.race()
+    for place in (0, 1):
+        mark = await stage.lane(place).card.locator(".lane-load").inner_text()
+        assert re.search(r"TTFT [\d.]+ m?s, (the \d+\w\w percentile of|among) 3 users right now · calm", mark), mark
+    await drawer.stop()
+
+
+async def test_the_slider_changes_a_running_load_and_stop_ends_it(
+    stage: Stage, drawer: Drawer, live_app: LiveApp
+) -> None:
+    await stage.open(FAST)
+    await drawer.open()
+    await drawer.start(0)
+    await drawer.says("^0 users")
+    run = await stage.page.get_attribute("#load-controls", "data-run")
+    await stage.page.fill("#load-users", "5")
+    await drawer.says(r"^5 users each · A p95 [\d.]+ ms")
+    assert await stage.page.get_attribute("#load-controls", "data-run") == run, "the same run goes on"
+    await drawer.stop()
+    lines = live_app.json(f"/load/{run}/live.json")["lines"]
+    await asyncio.sleep(1)
+    assert live_app.json(f"/load/{run}/live.json")["lines"] == lines
+    assert live_app.json(f"/load/{run}/live.json")["state"] == "stopped"
+
+
+async def test_a_refused_load_says_why_beside_its_button(stage: Stage, drawer: Drawer) -> None:
+    await stage.open(FAST)
+    await drawer.open()
+    await stage.page.click(".picks summary")
+    await stage.page.uncheck(f"#load-controls [name=backend][value={FAST}]")
+    await stage.page.keyboard.press("Escape")
+    await stage.page.click("#load-start")
+    assert "needs a backend" in await stage.page.inner_text("#load-controls .form-error")
+
+
+async def run_here(stage: Stage, users: int, title: str) -> str:
+    """Run a short load from the list page, wait for its results and return its address."""
+    page = stage.page
+    await page.goto(f"{stage.url}/load/?backend={FAST}")
+    if not await page.locator(".load-fields").is_visible():
+        await page.click(".load-new summary")
+    for name, value in {"users": str(users), "duration": "3", "title": title, "slo": "ttft:2000"}.items():
+        await page.fill(f".load-fields [name={name}]", value)
+    await page.click('.load-fields button:has-text("Start")')
+    await page.wait_for_selector("#load-stop")
+    await page.wait_for_selector(".load-table", timeout=30_000)
+    return page.url
+
+
+async def test_a_run_is_watched_listed_shown_compared_exported_and_deleted(stage: Stage) -> None:
+    page = stage.page
+    first = await run_here(stage, 2, "Two users")
+    assert await page.locator(".load-verdict .verdict-line").inner_text()
+    row = page.locator(".figures-table tbody tr").first
+    n = int((await row.locator(".n").inner_text()).replace("\u2009", ""))
+    assert n > 2
+    assert re.match(r"[\d.]+ ms", await row.locator("td").nth(1).inner_text())
+    await page.locator(".charts").scroll_into_view_if_needed()
+    await page.wait_for_selector(".chart[data-spec][data-drawn] canvas")
+    address = await page.locator(".chart-files a").first.get_attribute("href")
+    svg = await page.request.get(f"{stage.url}{address}")
+    assert svg.headers["content-type"] == "image/svg+xml"
+    assert (await svg.body()).startswith(b"<svg")
+
+    await run_here(stage, 4, "Four users")
+    await page.goto(f"{stage.url}/load/")
+    for title in ("Four users", "Two users"):
+        await page.locator(f'.load-run:has-text("{title}") input').first.check()
+    await page.click('button:has-text("Compare")')
+    await page.wait_for_selector(".compare-heads")
+    assert re.search(r"Run A:\s+Two users", await page.inner_text(".compare-heads")), "the earlier one is A"
+    assert await page.locator(".figures-table tbody tr").count() == 4
+    assert "The load differs" in await page.inner_text(".load-verdict")
+    await page.wait_for_selector(".chart[data-spec][data-drawn] canvas")
+
+    await page.goto(first)
+    await page.click(".confirm summary")
+    await page.click('button:has-text("Delete this run")')
+    await page.wait_for_selector(".load-run")
+    assert (await page.request.get(first)).status == 404
