@@ -1,8 +1,8 @@
 """Measure the pace that the simulator keeps on this host: its own process, real sockets, a client that only reads.
 
-Rate and lateness are the client's: the time at which its socket delivered a token against the time at which the
-token was due. Beside them stands the same load paced by `asyncio.sleep`, without any socket: what a mock server
-that sleeps between tokens could reach at best.
+The rate is the client's: from the times at which its socket delivered the tokens. Lateness is shown twice, as the
+simulator wrote and as the client read, both against the time at which the token was due. Beside them stands the same
+load paced by `asyncio.sleep`, without any socket: what a mock server that sleeps between tokens could reach at best.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -38,9 +38,10 @@ _ARRIVED = re.compile(rb'"arrived_ns":(\d+)')
 
 @dataclass(slots=True)
 class Trace:
-    """The tokens of one stream: when each was due and when it came, ns."""
+    """The tokens of one stream: when each was due, when it was written, and when it came, ns."""
 
     due_ns: list[int]
+    sent_ns: list[int]
     came_ns: list[int]
 
 
@@ -52,8 +53,10 @@ class Row:
     streams: int
     tok_s: float
     rate_error: float  # of the mean stream, 0.01 is 1 %
-    late_p50_ms: float
-    late_p99_ms: float
+    sent_p50_ms: float  # after it was due
+    sent_p99_ms: float
+    came_p50_ms: float
+    came_p99_ms: float
     gap_p99_ms: float  # of |gap - gap that was due|
 
     @property
@@ -78,7 +81,7 @@ class Reader(asyncio.Protocol):
         self._request = head + text
         self._rest = b""
         self._arrived_ns = 0
-        self.trace = Trace([], [])
+        self.trace = Trace([], [], [])
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -92,8 +95,9 @@ class Reader(asyncio.Protocol):
         events, self._rest = data[:cut], data[cut:]
         if not self._arrived_ns and (found := _ARRIVED.search(events)):
             self._arrived_ns = int(found[1])
-        for due_us, _ in _SIM.findall(events):
+        for due_us, sent_ns in _SIM.findall(events):
             self.trace.due_ns.append(self._arrived_ns + int(due_us) * 1000)
+            self.trace.sent_ns.append(int(sent_ns))
             self.trace.came_ns.append(came_ns)
         if b"[DONE]" in events and not self.done.done():
             self.done.set_result(None)
@@ -197,10 +201,11 @@ async def _waiting_kb() -> str:
 
 async def _sleep(streams: int, tok_s: float) -> list[Trace]:
     async def stream() -> Trace:
-        trace, began_ns = Trace([], []), monotonic_ns()
+        trace, began_ns = Trace([], [], []), monotonic_ns()
         for place in range(int(tok_s * SECONDS)):
             trace.due_ns.append(began_ns + int(place / tok_s * 1e9))
             trace.came_ns.append(monotonic_ns())
+            trace.sent_ns.append(trace.came_ns[-1])
             await asyncio.sleep(1 / tok_s)
         return trace
 
@@ -215,18 +220,19 @@ def steady(traces: Sequence[Trace]) -> list[Trace]:
     found = []
     for trace in traces:
         first = next((place for place, came_ns in enumerate(trace.came_ns) if came_ns >= from_ns), 0)
-        found.append(Trace(trace.due_ns[first:], trace.came_ns[first:]))
+        found.append(Trace(trace.due_ns[first:], trace.sent_ns[first:], trace.came_ns[first:]))
     return found
 
 
 def row(name: str, traces: Sequence[Trace], tok_s: float) -> Row:
     """Return the figures of some streams that all should run at `tok_s`."""
     traces = steady(traces)
-    late = sorted(came - due for trace in traces for due, came in zip(trace.due_ns, trace.came_ns, strict=True))
+    sent = sorted(at - due for trace in traces for due, at in zip(trace.due_ns, trace.sent_ns, strict=True))
+    came = sorted(at - due for trace in traces for due, at in zip(trace.due_ns, trace.came_ns, strict=True))
     gaps = sorted(
-        abs((came - before) - (due - due_before))
+        abs((later - earlier) - (due - due_before))
         for trace in traces
-        for (due_before, due), (before, came) in zip(pairwise(trace.due_ns), pairwise(trace.came_ns), strict=True)
+        for (due_before, due), (earlier, later) in zip(pairwise(trace.due_ns), pairwise(trace.came_ns), strict=True)
     )
     rates = [(len(trace.came_ns) - 1) / (trace.came_ns[-1] - trace.came_ns[0]) * 1e9 for trace in traces]
     return Row(
@@ -234,8 +240,10 @@ def row(name: str, traces: Sequence[Trace], tok_s: float) -> Row:
         len(traces),
         tok_s,
         fmean(rates) / tok_s - 1,
-        _quantile(late, 0.5) / 1e6,
-        _quantile(late, 0.99) / 1e6,
+        _quantile(sent, 0.5) / 1e6,
+        _quantile(sent, 0.99) / 1e6,
+        _quantile(came, 0.5) / 1e6,
+        _quantile(came, 0.99) / 1e6,
         _quantile(gaps, 0.99) / 1e6,
     )
 
@@ -246,11 +254,18 @@ def _quantile(ordered: Sequence[int], share: float) -> int:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as plain text."""
-    heads = ("streams", 7), ("tok/s", 8), ("rate error", 10), ("late p50", 10), ("late p99", 10), ("gap p99", 10)
-    lines = [" ".join([f"{'paced by':26}", *(f"{head:>{width}}" for head, width in heads)])]
+    heads = ("sent p50", "sent p99", "came p50", "came p99", "gap p99")
+    lines = [f"{'ms after it was due; paced by':34} {'streams':>7} {'tok/s':>8} {'rate error':>10} " + _cells(heads)]
     lines += [
-        f"{one.name:26} {one.streams:>7} {one.tok_s:>8.1f} {one.rate_error:>+9.2%} "
-        f"{one.late_p50_ms:>7.3f} ms {one.late_p99_ms:>7.3f} ms {one.gap_p99_ms:>7.3f} ms"
+        f"{one.name:34} {one.streams:>7} {one.tok_s:>8.1f} {one.rate_error:>+10.2%} "
+        + _cells(
+            f"{value:.3f}"
+            for value in (one.sent_p50_ms, one.sent_p99_ms, one.came_p50_ms, one.came_p99_ms, one.gap_p99_ms)
+        )
         for one in rows
     ]
     return "\n".join(lines)
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return " ".join(f"{text:>9}" for text in texts)

@@ -136,7 +136,7 @@ class Simulator:
             asked=asked,
             reply=Reply(asked, self._book),
             arrived_ns=arrived_ns,
-            api_ns=api_ns(asked.profile, seed),
+            api_ns=api_ns(asked.profile, seed) + asked.fault.first_token_delay_ms * 1_000_000,
             identity=answer_id(asked.shape, secrets.token_hex(12)),
             created=int(wall_s()),
         )
@@ -162,7 +162,7 @@ async def _body(request: web.Request) -> bytes:
 
 async def _answer(answering: Answering, driver: Driver, listener: Stream | Collection, over: asyncio.Event) -> None:
     """Let the engine answer; when cancelled, free what the request held."""
-    due_ns = answering.arrived_ns + answering.api_ns + answering.asked.fault.first_token_delay_ms * 1_000_000
+    due_ns = answering.arrived_ns + answering.api_ns
     ask_id = driver.submit(due_ns, answering.asked.prompt_tokens, answering.tokens, listener)
     try:
         await over.wait()
