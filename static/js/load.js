@@ -6,6 +6,7 @@ import { LiveCharts } from "./livecharts.js";
 const POLL_MS = 500;
 const HIDDEN_POLL_MS = 2000;
 const ENOUGH = 20;         // time-to-first-token samples below which no percentile is named
+const SETTLE_MS = 2500;    // from moving the slider to its number in the run's own lines
 const LETTERS = "ABCDEFGH";
 
 const controls = () => document.getElementById("load-controls");
@@ -36,6 +37,7 @@ export class Load {
     this.run = "";
     this.latest = null;
     this.calm = new Map();       // backend → TTFT in ms when nothing loaded it
+    this.touched = 0;            // when the slider was last moved
     this.marks = new Map();      // lane → sentence
     this.charts = new LiveCharts(document.querySelectorAll(".chart[data-live]"), () => this.letters());
     document.addEventListener("input", (event) => this.onInput(event));
@@ -136,6 +138,7 @@ export class Load {
 
   take(lines) {
     this.latest = lines.at(-1);
+    this.showUsers();
     this.charts.add(lines);
     const letters = this.letters();
     const said = [];
@@ -146,6 +149,14 @@ export class Load {
       if (entry) entry.textContent = `TTFT p95 ${text}`;
     }
     this.say(`${this.latest.users} users each · ${said.join(" · ")}`);
+  }
+
+  /** The slider of a page that was opened later, or of another person's, follows the run. */
+  showUsers() {
+    const slider = document.getElementById("load-users");
+    if (!slider || !this.running || performance.now() - this.touched < SETTLE_MS) return;
+    slider.value = this.latest.users;
+    this.syncFields(controls());
   }
 
   say(text) {
@@ -191,7 +202,9 @@ export class Load {
 
   onInput(event) {
     const box = event.target.closest?.("#load-controls, .load-fields");
-    if (box) this.syncFields(box);
+    if (!box) return;
+    if (event.target.name === "users") this.touched = performance.now();
+    this.syncFields(box);
   }
 
   syncFields(box) {

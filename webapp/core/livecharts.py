@@ -12,7 +12,7 @@ from typing import Any
 from webapp.core.charts import SCHEMA, Spec
 
 HEIGHT = 120
-LABELS_PX = 38
+LABELS_PX = 46
 SECONDS = "datum.value + ' s'"
 DECADES = [10**k for k in range(-2, 7)]
 TIMES = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"

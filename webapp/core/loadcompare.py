@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, sqrt
 
+from webapp.core.stats import ENOUGH_FOR
+
 Z99 = 2.575829
 SAME = 0.05  # intervals that differ by less than this share of the smaller value are called the same
 CANNOT_TELL, NO_DIFFERENCE, A_LESS, B_LESS = "cannot tell", "no difference", "A less", "B less"
@@ -19,11 +21,10 @@ Bars = Sequence[Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A percentile in ms with the interval that its samples support."""
+    """A percentile in ms with the interval that its samples support, None where they bound it on one side only."""
 
     ms: float
-    low_ms: float
-    high_ms: float
+    interval_ms: tuple[float, float] | None
     n: int
 
 
@@ -42,25 +43,26 @@ class Difference:
         return None if self.a is None or self.b is None else self.b.ms - self.a.ms
 
 
-def estimate(bars: Bars, percent: float) -> Estimate | None:
-    """Return a percentile of (from ms, to ms, count) bars; None where the samples do not bound it on both sides."""
+def estimate(bars: Bars, percent: int) -> Estimate | None:
+    """Return a percentile of (from ms, to ms, count) bars; None where the samples do not support it."""
     n = round(sum(bar[2] for bar in bars))
+    if n < ENOUGH_FOR[percent]:
+        return None
     share = percent / 100
     middle, half = n * share, Z99 * sqrt(n * share * (1 - share))
     low, high = floor(middle - half), ceil(middle + half) + 1
+    found = sum(_edges(bars, max(1, ceil(middle)))) / 2
     if low < 1 or high > n:
-        return None
-    at_low, _ = _edges(bars, low)
-    _, at_high = _edges(bars, high)
-    return Estimate(sum(_edges(bars, max(1, ceil(middle)))) / 2, at_low, at_high, n)
+        return Estimate(found, None, n)
+    return Estimate(found, (_edges(bars, low)[0], _edges(bars, high)[1]), n)
 
 
-def difference(a_bars: Bars, b_bars: Bars, percent: float) -> Difference:
+def difference(a_bars: Bars, b_bars: Bars, percent: int) -> Difference:
     """Compare one percentile of two runs."""
     a, b = estimate(a_bars, percent), estimate(b_bars, percent)
-    if a is None or b is None:
+    if a is None or b is None or a.interval_ms is None or b.interval_ms is None:
         return Difference(a, b, None, None, CANNOT_TELL)
-    low, high = b.low_ms - a.high_ms, b.high_ms - a.low_ms
+    low, high = b.interval_ms[0] - a.interval_ms[1], b.interval_ms[1] - a.interval_ms[0]
     bound = SAME * min(a.ms, b.ms)
     if -bound <= low and high <= bound:
         result = NO_DIFFERENCE

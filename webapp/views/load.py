@@ -76,7 +76,7 @@ def _index(
 @require_safe
 @ensure_csrf_cookie
 def drawer(request: HttpRequest) -> HttpResponse:
-    """Show the arena's load controls: of the run that is going on, else ready to start one, such as the last (`after`)."""
+    """Show the arena's load controls: of the run that is going on, else of the last (`after`), to start another."""
     running = LoadRun.objects.filter(state=LoadRun.State.RUNNING, asked_by="page").first()
     run = running or LoadRun.objects.filter(id=request.GET.get("after", "")).first()
     return _drawer(request, run, request.GET.getlist("backend"), contexts.values_of(run) if run else {})

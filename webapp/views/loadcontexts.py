@@ -51,7 +51,7 @@ DEFAULTS = {
 
 def form(rows: Sequence[Backend], chosen: Sequence[str], values: Mapping[str, str], error: str = "") -> dict[str, Any]:
     """Return the context of `load/_fields.html`: what can be chosen, and what is."""
-    order = {slug: place for place, slug in enumerate(chosen)}
+    order = {slug: place for place, slug in enumerate(dict.fromkeys(chosen))}
     rows = sorted(rows, key=lambda row: order.get(row.slug, len(order)))  # a run's letters follow the lanes'
     mixes = [(name, MIXES.get(name, name)) for name in NAMED]
     mixes += [(f"scenario:{slug}", f"scenario: {item.title.lower()}") for slug, item in scenarios().items()]
@@ -277,6 +277,9 @@ def _facts(run: LoadRun) -> list[tuple[str, str]]:
     facts = [("", load_words(run)), ("mix", plan.get("mix", "")), ("over", WIRES.get(run.wire, run.wire))]
     if slo := (run.summary.get("slo") or {}).get("text") or plan.get("slo", ""):
         facts.append(("SLO", slo))
+    users = [line["users"] for line in run.charts.get("series", ())]
+    if run.mode == "users" and users and min(users) != max(users):
+        facts.append(("changed while it ran", f"{min(users)} to {max(users)} users"))
     if measured := run.summary.get("measured_s"):
         facts.append(("measured", f"{measured:g} s of {plan.get('duration_s', 0):g} s"))
     return facts
