@@ -10,13 +10,14 @@ absolute relative errors least. It does not follow outliers.
 import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 from webapp.simulator.profile import PROFILE_DIR, Catalogue
 from webapp.simulator.validation.bench import SATURATED_TTFT_MS, Expected, expect
 from webapp.simulator.validation.errors import Compared, compare, summary
-from webapp.simulator.validation.fits import NO_FITS, Fit, Fits, Key, keys_of, save_fits
+from webapp.simulator.validation.fits import NO_FITS, Fit, Fits, Key, engine_key, keys_of, save_fits
 from webapp.simulator.validation.rows import Row, read_rows, serving_of
 
 ROUNDS = 2  # a longer step carries more prompt, which changes the rest a little
@@ -45,14 +46,16 @@ def _fitted(expected: Iterable[tuple[Row, Fit, Expected]], catalogue: Catalogue)
     layers: dict[Key, list[tuple[float, float]]] = defaultdict(list)
     fronts: dict[Key, list[tuple[float, float]]] = defaultdict(list)
     wider: dict[Key, Key] = {}
+    engines: dict[Key, Key] = {}
     for row, before, result in expected:
         if result.tpot_ms is None or result.ttft_ms is None or result.kv_share > 1:
             continue
         count = catalogue.models[row.model].layers
         missing_us = (row.tpot_ms - result.tpot_ms) * 1e3 / count
-        exact, group, wide = keys_of(row)
-        wider |= {exact: group, group: wide}
-        for key in (exact, group, wide):
+        keys = keys_of(row)
+        wider |= dict(pairwise(keys))
+        for key in keys:
+            engines[key] = engine_key(row) if len(key) > len(engine_key(row)) else key
             layers[key].append((before.layer_us + missing_us, count / row.tpot_ms))
             fronts[key].append((row.ttft_ms - result.ttft_ms, 1 / row.ttft_ms))
     fitted: dict[Key, Fit] = {}
@@ -60,8 +63,7 @@ def _fitted(expected: Iterable[tuple[Row, Fit, Expected]], catalogue: Catalogue)
         own, rows = _clipped(layers[key], LAYER_US), len(layers[key])
         if key in wider:
             own = (own * rows + fitted[wider[key]].layer_us * GROUP_ROWS) / (rows + GROUP_ROWS)
-        front = fronts[wider[key]] if len(key) > 4 else fronts[key]  # it belongs to the engine, not to the split
-        fitted[key] = Fit(own, _clipped(front, API_MS), rows)
+        fitted[key] = Fit(own, _clipped(fronts[engines[key]], API_MS), rows)
     return fitted
 
 

@@ -1,7 +1,8 @@
 """The two numbers of a measured configuration that no data sheet gives: time per layer and front-end time.
 
-`fits.csv` holds them, with the number of rows behind each. A configuration that is not in it takes those of the same
-model, machine, engine and data parallelism, else of the same without the machine, else the defaults. Pure after
+`fits.csv` holds them, with the number of rows behind each. The time per layer is a matter of software, so an engine's
+version counts. A configuration that is not in the file takes the numbers of the same without the version, else those of
+the same model, machine, engine and data parallelism, else of these without the machine, else the defaults. Pure after
 loading.
 """
 
@@ -31,11 +32,16 @@ class Fit:
     rows: int
 
 
-def keys_of(row: Row) -> tuple[Key, Key, Key]:
+def keys_of(row: Row) -> tuple[Key, ...]:
     """Return what the row can be looked up by, the closest first."""
     parallel = str(row.data_parallel)
     exact = (row.model, row.system, row.backend, row.precision, str(row.devices), parallel)
-    return exact, (row.model, row.system, row.backend, parallel), (row.model, row.backend, parallel)
+    return (*exact, row.version), exact, engine_key(row), (row.model, row.backend, parallel)
+
+
+def engine_key(row: Row) -> Key:
+    """Return the key that the front-end time belongs to, however the model is split."""
+    return row.model, row.system, row.backend, str(row.data_parallel)
 
 
 @dataclass(frozen=True, slots=True)
