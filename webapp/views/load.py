@@ -53,7 +53,7 @@ def operator_only(view: View) -> View:
 @require_safe
 @ensure_csrf_cookie
 def index(request: HttpRequest) -> HttpResponse:
-    again = LoadRun.objects.filter(id=request.GET.get("again", "")).first()
+    again = _found(request.GET.get("again", ""))
     chosen = again.backends if again else request.GET.getlist("backend")
     return _index(request, chosen, contexts.values_of(again) if again else {})
 
@@ -78,7 +78,7 @@ def _index(
 def drawer(request: HttpRequest) -> HttpResponse:
     """Show the arena's load controls: of the run that is going on, else of the last (`after`), to start another."""
     running = LoadRun.objects.filter(state=LoadRun.State.RUNNING, asked_by="page").first()
-    run = running or LoadRun.objects.filter(id=request.GET.get("after", "")).first()
+    run = running or _found(request.GET.get("after", ""))
     return _drawer(request, run, request.GET.getlist("backend"), contexts.values_of(run) if run else {})
 
 
@@ -193,7 +193,7 @@ async def chart(request: HttpRequest, run_id: str, name: str, kind: str) -> Http
 def compare(request: HttpRequest) -> HttpResponse:
     """Show two runs side by side, the earlier as A; without two, say how to choose them."""
     ids = request.GET.getlist("run")[:2]
-    runs = list(LoadRun.objects.filter(id__in=ids).order_by("created_at"))
+    runs = sorted(filter(None, map(_found, dict.fromkeys(ids))), key=lambda run: run.created_at)
     if len(runs) < 2:
         return render(request, "load/compare.html", {"nav": "load", "both": None})
     both = loadcomparisons.compared(*runs)
@@ -239,8 +239,12 @@ async def _chart(spec: charts.Spec, kind: str, name: str) -> HttpResponse:
     return HttpResponse(made, chart_files.FORMATS[kind], headers=headers)
 
 
+def _found(run_id: str) -> LoadRun | None:
+    return None if "\0" in run_id else LoadRun.objects.filter(id=run_id).first()
+
+
 def _run(run_id: str) -> LoadRun:
-    found = LoadRun.objects.filter(id=run_id).first()
+    found = _found(run_id)
     if found is None:
         raise Http404("There is no such load run.")
     return found
