@@ -92,6 +92,7 @@ def test_what_is_written_is_read_as_the_same_serving(slug: str) -> None:
     assert read == own
 
 
+# Slow, so that a busy host's lateness is a small part of what is measured.
 PROFILE = """
 label = "Truth"
 hardware = "none"
@@ -100,7 +101,7 @@ machine = "h100"
 model = "llama-8b"
 devices = 1
 precision = "fp8"
-layer_us = 90.0
+layer_us = 500.0
 api_ms = 10.0
 source = "this test"
 date = "2026-11"
@@ -119,7 +120,7 @@ def test_an_endpoint_is_probed_over_its_socket_and_written_as_a_profile(tmp_path
     with Served(tmp_path) as server:
         url = f"http://127.0.0.1:{server.port}/v1"
         Backend.objects.create(slug="mine", label="Mine", kind="openai", model="truth", base_url=url)
-        options = {"backend": "mine", "out": out, "machine": "h100", "model": "llama-8b", "tokens": 40}
+        options = {"backend": "mine", "out": out, "machine": "h100", "model": "llama-8b", "tokens": 30}
         call_command("calibrate", **options, stdout=io.StringIO())
     found = load_all(tmp_path)["found"]
     assert found.serving.layer_us == pytest.approx(truth.layer_us, rel=0.10)
