@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,20 +15,23 @@ import orjson
 from loadtests.live import Recent, Recently
 from webapp.clock import now_ns
 from webapp.core import loadsummary, vllmbench
-from webapp.core.generator import Watch
+from webapp.core.generator import LIMITED, Watch
 from webapp.core.loadplan import Plan
 from webapp.core.loadstats import LoadStats
 from webapp.core.paired import Pairing
 
-VERSIONS = {"python": platform.python_version(), "platform": platform.platform()} | {
+VERSIONS = {"python": platform.python_version(), "platform": platform.platform(), "cores": str(os.cpu_count())} | {
     name: version(name) for name in ("locust", "gevent", "geventhttpclient", "wsproto", "orjson")
 }
 
 
 class Collector:
-    """Takes what registries hand on. `out` is the folder for the files, None for none."""
+    """Takes what registries hand on. `out` is the folder for the files, None for none; `sources` the number of
+    processes that are expected to.
+    """
 
-    def __init__(self, plan: Plan, out: Path | None, t0_ns: int, started_at: float) -> None:
+    def __init__(self, plan: Plan, out: Path | None, t0_ns: int, started_at: float, sources: int = 1) -> None:
+        self._sources = sources
         self.plan, self.t0_ns, self.started_at = plan, t0_ns, started_at
         self.stats = LoadStats(plan.window, plan.limits())
         self.watch = Watch()
@@ -69,6 +73,11 @@ class Collector:
         """Nanoseconds since the run's start."""
         return now_ns() - self.t0_ns
 
+    def forget(self, source: str) -> None:
+        """Wait no longer for a process that was lost."""
+        self._over[source] = True
+        self._running.pop(source, None)
+
     @property
     def in_flight(self) -> int:
         return sum(sum(counts) for running in self._running.values() for counts in running.values())
@@ -76,7 +85,7 @@ class Collector:
     @property
     def drained(self) -> bool:
         """Whether every process has said that it begins nothing more and has nothing running."""
-        return bool(self._over) and all(self._over.values()) and not self.in_flight
+        return len(self._over) >= self._sources and all(self._over.values()) and not self.in_flight
 
     def live_line(self, users: int) -> dict[str, Any]:
         """Return how things stand, and write it."""
@@ -106,8 +115,8 @@ class Collector:
             self._live.flush()
         return line
 
-    def summary(self, ended: str) -> dict[str, Any]:
-        """Return summary.json; `ended` is "complete", "stopped" or "interrupted"."""
+    def summary(self, ended: str, lost: int = 0) -> dict[str, Any]:
+        """Return summary.json; `ended` is "complete", "stopped" or "interrupted", `lost` the processes that died."""
         found = loadsummary.summarise(
             self.plan,
             self.stats,
@@ -120,6 +129,11 @@ class Collector:
         )
         if self.pairing is not None:
             found["pairs"] = self.pairing.verdicts()
+        if lost:
+            generator = found["generator"]
+            generator["reasons"].append(f"{lost} of {self._sources} generator processes were lost with their requests.")
+            generator["verdict"] = LIMITED
+            found["exit_code"] = found["exit_code"] or 4
         return found
 
     def _vllm(self, measured_s: float) -> bytes:
@@ -127,9 +141,9 @@ class Collector:
         date = datetime.fromtimestamp(self.started_at, UTC).strftime("%Y%m%d-%H%M%S")
         return b"".join(orjson.dumps(one) + b"\n" for one in vllmbench.results(self.plan, self.stats, measured_s, date))
 
-    def finish(self, ended: str) -> dict[str, Any]:
+    def finish(self, ended: str, lost: int = 0) -> dict[str, Any]:
         """Write the summary, close the files and return it."""
-        found = self.summary(ended)
+        found = self.summary(ended, lost)
         for file in (self._requests, self._live):
             if file is not None:
                 file.close()

@@ -26,6 +26,7 @@ from loadtests.users import locust_users
 from webapp.clock import now_ns
 from webapp.core import loadplan, loadsummary
 from webapp.core.loadplan import Plan
+from webapp.core.loadsummary import COMPLETE, INTERRUPTED, STOPPED
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Conductor:
         self._control = ""
         self._greenlet: gevent.Greenlet | None = None
         self._users = plan.users if plan else 0
-        self._ended = "interrupted"
+        self._ended = INTERRUPTED
 
     @property
     def is_worker(self) -> bool:
@@ -74,8 +75,9 @@ class Conductor:
         session = open_session(self.environment, plan)
         t0_ns = local_instant(start_s)
         session.registry.begin(t0_ns)
-        self._collector = Collector(plan, self._out, t0_ns, start_s)
-        self._ended, self._users = "interrupted", plan.users
+        sources = len(self._runner.clients.all) if isinstance(self._runner, MasterRunner) else 1
+        self._collector = Collector(plan, self._out, t0_ns, start_s, sources)
+        self._ended, self._users = INTERRUPTED, plan.users
         self._greenlet = gevent.spawn(self._conduct, plan)
         self._greenlet.link_exception(lambda failed: log.error("conducting failed: %r", failed.exception))
 
@@ -122,13 +124,15 @@ class Conductor:
             if collector.now_ns > 0 and now_ns() - live_ns >= LIVE_S * 1e9:
                 live_ns = now_ns()
                 self._absorb_own()
+                for worker in self._lost():
+                    collector.forget(worker)
                 collector.live_line(self._users)
             at_s = collector.now_ns / 1e9
             if at_s >= plan.duration_s + plan.grace_s or (at_s >= plan.duration_s + SETTLE_S and collector.drained):
                 break
             if at_s > 1 and collector.drained and plan.mode == "rate" and not plain.serves_ui(self.environment):
                 break  # a trace that was over before its time, or the cap on requests
-        self._end("complete")
+        self._end(COMPLETE)
 
     def _obey_control(self, plan: Plan) -> None:
         """Do what the control file says, whenever that has changed: {"users": N} or {"stop": true}."""
@@ -146,7 +150,7 @@ class Conductor:
             return  # half written; it is looked at again
         self._control = text
         if wish.get("stop"):
-            self._end("stopped")
+            self._end(STOPPED)
             raise gevent.GreenletExit
         users = wish.get("users")
         if isinstance(users, int) and plan.mode != "rate":
@@ -179,6 +183,7 @@ class Conductor:
         if self._collector is not None and not self.is_worker:
             self._silence()
             if plain.serves_ui(self.environment):
+                self._ended = STOPPED
                 gevent.sleep(REPORT_S * 2)
                 self._finish()
 
@@ -188,13 +193,22 @@ class Conductor:
             gevent.sleep(REPORT_S / 5)  # killed requests are counted on their way out
             self._finish()
 
+    def _lost(self) -> list[str]:
+        """Return the workers from which nothing has been heard for some seconds."""
+        runner: Any = self._runner
+        return [worker.id for worker in runner.clients.missing] if isinstance(runner, MasterRunner) else []
+
     def _finish(self) -> None:
         collector = self._collector
         if collector is None:
             return
         self._absorb_own()
         self._collector = None
-        summary = collector.finish(self._ended)
+        if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
+            self._greenlet.kill(block=False)
+        over = collector.now_ns >= collector.plan.duration_s * 1e9
+        ended = COMPLETE if over and self._ended == INTERRUPTED else self._ended
+        summary = collector.finish(ended, len(self._lost()))
         if self._plan is not None:
             self.environment.process_exit_code = summary["exit_code"]
         for line in loadsummary.table(summary):

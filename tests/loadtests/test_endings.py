@@ -111,3 +111,21 @@ def test_a_killed_parent_leaves_no_orphan_and_its_results(tmp_path: Path, refere
     results = Results(tmp_path)
     assert results.summary["ended"] == "interrupted"
     assert results.block("ref")["requests"]["ok"] > 0
+
+
+def test_a_lost_worker_is_said_and_does_not_pass(tmp_path: Path, reference: Reference) -> None:
+    model = "ref-50x20+6ms"
+    parameters = plan(("ref", reference.url, model), users=4, mix="fixed:20/20", duration_s=6.0, workers=2)
+    process = start(tmp_path, parameters)
+    try:
+        assert until(lambda: len(reference.streams(model)) > 4)
+        workers = [pid for pid in group_of(process.pid) if pid != process.pid]
+        os.kill(workers[0], signal.SIGKILL)
+        code = process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+    results = Results(tmp_path)
+    assert code == 4, results.log
+    assert any("lost" in reason for reason in results.summary["generator"]["reasons"])
+    assert results.block("ref")["requests"]["ok"] > 0

@@ -95,7 +95,8 @@ class Search:
                 "beyond, the generator is the limit" if any(s.limited for s in self.steps) else "no more were tried"
             )
             return f"{name} serves at least {self.low} users {share}; {reason}."
-        between = f"between {least} and {most - 1}" if most else f"at least {least}"
+        above = f"fewer than {most}" if most else "no upper bound found"
+        between = f"surely {least}, {above}" if least else f"{above}; too few requests to be sure of less"
         return f"{name} serves {self.low} users ({between}) {share}."
 
     def as_data(self, slug: str) -> dict[str, Any]:

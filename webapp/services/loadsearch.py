@@ -48,16 +48,19 @@ def sweep(plan: Plan, folder: Path, run: Run, say: Say, loads: Sequence[float]) 
     """Run each backend at each load (users, or requests per second of an open loop) and return the curve."""
     points: list[dict[str, Any]] = []
     last: dict[str, dict[str, Any]] = {}
-    codes = []
+    every: list[dict[str, Any]] = []
     for target in plan.targets:
         for load in loads:
             one = replace(plan, targets=(target,), **_loaded(plan, load))
             summary = last[target.slug] = run(one, folder / f"{safe(target.slug)}-{load:g}")
-            codes.append(summary["exit_code"])
+            every.append(summary)
             points.append(point(summary, target.slug, load))
             say(f"{target.slug}: {load:g}, {points[-1]['throughput'] or 0:.0f} tok/s in all")
+    codes = {summary["exit_code"] for summary in every}
     code = next((wanted for wanted in (1, 4, 3) if wanted in codes), 0)
-    return combined(plan, folder, last, {"sweep": points, "exit_code": code})
+    limited = [summary["generator"] for summary in every if summary["generator"]["reasons"]]
+    more = {"generator": limited[0]} if limited else {}
+    return combined(plan, folder, last, {"sweep": points, "exit_code": code, **more})
 
 
 def point(summary: dict[str, Any], slug: str, load: float) -> dict[str, Any]:
@@ -85,8 +88,6 @@ def combined(plan: Plan, folder: Path, parts: dict[str, dict[str, Any]], more: d
         "backends": {slug: part["backends"][slug] for slug, part in parts.items()},
         **more,
     }
-    limited = [part["generator"] for part in parts.values() if part["generator"]["reasons"]]
-    found["generator"] = limited[0] if limited else first["generator"]
     found["plan"] = {**first["plan"], "targets": [part["plan"]["targets"][0] for part in parts.values()]}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
