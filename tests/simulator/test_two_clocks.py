@@ -1,7 +1,7 @@
 """The same load on the wall clock, over sockets, and in virtual time: the same pace."""
 
 import asyncio
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import aiohttp
@@ -43,6 +43,9 @@ async def test_virtual_and_wall_clock_agree_on_the_pace_of_50_streams_within_one
     virtual_ns = fmean(record.tpot_ns or 0 for record in run_virtual(Engine(profile.serving), arrivals).records)
     truths = [sims(stream) for stream in streams]
     due_ns = fmean((truth[-1]["due_us"] - truth[0]["due_us"]) * 1000 / (TOKENS - 1) for truth in truths)
-    sent_ns = median((truth[-1]["sent_ns"] - truth[0]["sent_ns"]) / (TOKENS - 1) for truth in truths)
     assert due_ns == pytest.approx(virtual_ns, rel=0.01)
-    assert sent_ns == pytest.approx(virtual_ns, rel=0.05)  # the host's own lateness; the pace's check measures it
+    # A busy host writes this token or that one late. What must not be is a lateness that stays: then the pace is off.
+    for stream, truth in zip(streams, truths, strict=True):
+        arrived_ns = stream[0]["sim"]["arrived_ns"]
+        late_ns = min(sim["sent_ns"] - arrived_ns - sim["due_us"] * 1000 for sim in truth[-30:])
+        assert late_ns < 0.01 * virtual_ns * TOKENS
