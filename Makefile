@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHECK_PYTHON := import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Splitsecond needs Python 3.11 or newer; $(PYTHON) is %d.%d. Choose another: make demo PYTHON=python3.12" % sys.version_info[:2])
 
-.PHONY: demo test lint types bench load format lock clean
+.PHONY: demo test lint types validate bench load format lock clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: requirements.txt
@@ -35,6 +35,9 @@ lint: $(VENV)/installed-dev
 
 types: $(VENV)/installed-dev
 	@$(BIN)/mypy webapp
+
+validate: $(VENV)/installed  ## how far off the simulator is; ROWS=FILE.csv adds measured rows
+	@$(BIN)/python manage.py validate --keep $(if $(ROWS),--rows $(ROWS))
 
 bench: $(VENV)/installed-dev  ## speed, as ratios measured side by side in one run
 	@$(BIN)/python -m tests.bench

@@ -170,3 +170,25 @@ def verdict_context(verdict: Verdict | None, running: bool) -> dict[str, Any]:
 
 def notice_context(arena: Arena) -> dict[str, str] | None:
     return None if arena.notice is None else {"level": arena.notice[0], "text": arena.notice[1]}
+
+
+def accuracy_table(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a kept validation table with its numbers as people read them."""
+    points = [
+        {
+            "what": point["what"],
+            "unit": point["unit"],
+            "published": f"{point['published']:.4g}",
+            "predicted": f"{point['predicted']:.4g}",
+            "error": f"{point['error'] * 100:+.1f} %",
+        }
+        for point in table["points"]
+    ]
+    target = table["target"]
+    return {
+        **table,
+        "mape": f"{table['mape'] * 100:.1f} %",
+        "median_ape": f"{table['median_ape'] * 100:.1f} %",
+        "target": "none set" if target is None else f"{target * 100:.0f} %",
+        "points": points,
+    }

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_safe
 
 from webapp import drain, queries
 from webapp.models import Backend
+from webapp.services.accuracy import kept
 from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
 from webapp.services.opening import open_arena
@@ -49,6 +50,13 @@ async def arena(request: HttpRequest) -> HttpResponse:
 @require_safe
 def help_page(request: HttpRequest) -> HttpResponse:
     return render(request, "help/index.html", {"nav": "help", "definitions": contexts.definitions()})
+
+
+@require_safe
+def accuracy(request: HttpRequest) -> HttpResponse:
+    """Show how far the simulator is off against every published measurement that ships with it."""
+    tables = [contexts.accuracy_table(table) for table in kept()["tables"]]
+    return render(request, "help/simulator.html", {"nav": "help", "tables": tables})
 
 
 @require_safe

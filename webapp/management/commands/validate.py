@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from django.core.management.base import BaseCommand, CommandError
 
+from webapp.services.accuracy import keep
 from webapp.simulator.validation.report import report
 
 COLUMNS = ("n", "tpot_mape", "tpot_median_ape", "ttft_mape", "saturated_recall", "false_alarm_rate")
@@ -20,12 +21,15 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--rows", type=Path, metavar="FILE.csv", help="measured rows beside the shipped tables")
         parser.add_argument("--json", action="store_true", help="print JSON; errors and rates are fractions")
+        parser.add_argument("--keep", action="store_true", help="write the tables where the app's help page reads them")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             made = report(options["rows"])
         except (OSError, ValueError) as problem:
             raise CommandError(str(problem)) from None
+        if options["keep"]:
+            keep(made)
         if options["json"]:
             self.stdout.write(orjson.dumps(made, option=orjson.OPT_INDENT_2).decode())
             return
