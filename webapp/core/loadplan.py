@@ -143,7 +143,7 @@ class Plan:
                 or self.warmup_s + self.cooldown_s >= self.duration_s,
                 "Warm-up and cool-down together have to be shorter than the run.",
             ),
-            (min(astuple_floats(self.behaviour)) < 0, "Think time, patience and reading pace cannot be negative."),
+            (min(_numbers(self.behaviour)) < 0, "Think time, patience and reading pace cannot be negative."),
             (closed and not 0 <= self.users * count <= caps.users, f"At most {caps.users} users over all backends."),
             (not 1 <= self.workers <= caps.workers, f"From 1 to {caps.workers} workers."),
             (not 1 <= self.turns <= 100, "A conversation has 1 to 100 turns."),
@@ -178,8 +178,8 @@ def from_data(data: Mapping[str, Any]) -> Plan:
     return Plan(**values).checked()
 
 
-def astuple_floats(behaviour: Behaviour) -> tuple[float, ...]:
-    return tuple(getattr(behaviour, entry.name) for entry in fields(behaviour))
+def _numbers(behaviour: Behaviour) -> list[float]:
+    return [getattr(behaviour, entry.name) for entry in fields(behaviour)]
 
 
 def _usable(target: Target) -> bool:
