@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.bench import clone, memory, page, peer, pressure, speed, truth
+from tests.bench import clone, load, memory, page, peer, pressure, simulated, speed, truth
 from tests.bench.processes import LOAD_CORE
 from tests.bench.table import Row, machine, missing, text_table
 from tests.bench.world import World, world
@@ -33,7 +33,12 @@ FIGURES: dict[str, Figure] = {
     "P6": speed.p6,
     "P7": memory.p7,
     "P8": page.p8,
+    "P9": simulated.p9,
+    "P10": load.p10,
+    "P12": load.p12,
+    "P13": simulated.p13,
     "P14": clone.p14,
+    "P15": load.p15,
     "G1": speed.growth,
     "L": pressure.lanes,
     "T": truth.truth,

@@ -1,0 +1,100 @@
+"""The simulator's own speed: how well it keeps a pace, and how much faster than the clock it runs without one."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+
+from tests.bench.streams import quantile
+from tests.bench.table import Row
+from tests.bench.world import World
+from webapp.simulator import check
+from webapp.simulator.check_profiles import write_profiles
+from webapp.simulator.engine import Engine
+from webapp.simulator.profile import load_all
+from webapp.simulator.virtual import all_at_once, closed_loop, uniform_lengths
+
+PACE = 2000
+TOKENS = 4000
+USERS = 64
+PROFILE_70B = "h100x2-llama-70b"
+
+
+async def p9(world: World) -> list[Row]:
+    """Return the error of the simulator's pace beside asyncio's timers, and the rate it holds at four loads."""
+    with tempfile.TemporaryDirectory() as name, check.Served(write_profiles(Path(name))) as server:
+        ours, theirs = [], []
+        for _ in range(world.repeats):
+            (trace,) = await check._read(server.port, f"check-{PACE}", 1, TOKENS)
+            late = [sent - due for due, sent in zip(trace.due_ns, trace.sent_ns, strict=True)]
+            ours.append(quantile(sorted(late), 0.99) / 1000)
+            theirs.append(quantile(sorted(await _timers()), 0.99) / 1000)
+        rows = [_pace_row(ours, theirs)]
+        for streams, tok_s in check.CELLS:
+            traces = await check._read(server.port, f"check-{tok_s}", streams, int(tok_s * check.SECONDS))
+            rows.append(_rate_row(check.row("simulator", traces, tok_s)))
+    return rows
+
+
+def _pace_row(ours: list[float], theirs: list[float]) -> Row:
+    our_us, their_us = quantile(sorted(ours), 0.5), quantile(sorted(theirs), 0.5)
+    return Row(
+        "P9",
+        f"simulator's pace error p99, one stream of {PACE:,} tok/s",
+        f"{our_us:.0f} µs",
+        f"asyncio {their_us:.0f} µs",
+        our_us / their_us,
+        f"{our_us / their_us:.2f}×",
+        1 / 8,
+        1 / 20,
+        raw={"ours_us": ours, "asyncio_us": theirs},
+    )
+
+
+def _rate_row(found: check.Row) -> Row:
+    return Row(
+        "P9r",
+        f"  emitted rate against the profile's, {found.streams} × {found.tok_s:g} tok/s",
+        f"{found.rate_error:+.2%}",
+        "profile",
+        abs(found.rate_error) * 100,
+        f"{abs(found.rate_error):.2%}",
+        1.0,
+        note=f"late p50/p99 {found.sent_p50_ms:.2f}/{found.sent_p99_ms:.2f} ms",
+    )
+
+
+async def _timers() -> list[int]:
+    """Return by how much asyncio.sleep to absolute deadlines of the same pace wakes late, ns."""
+    began_ns, late = time.monotonic_ns(), []
+    for place in range(TOKENS):
+        due_ns = began_ns + place * 1_000_000_000 // PACE
+        await asyncio.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
+        late.append(time.monotonic_ns() - due_ns)
+    return late
+
+
+async def p13(world: World) -> list[Row]:
+    """Return how many simulated seconds pass in one of the clock's, with 64 users of a 70B model."""
+    profile = load_all()[PROFILE_70B]
+    began_s = time.perf_counter()
+    engine = Engine(profile.serving, seed=1)
+    lengths = uniform_lengths(1000, 500, 0.8, seed=1)
+    run = closed_loop(engine, all_at_once(USERS, lengths), lengths, requests=10 * USERS)
+    spent_s = time.perf_counter() - began_s
+    ratio = run.ends_ns / 1e9 / spent_s
+    return [
+        Row(
+            "P13",
+            f"simulator in virtual time, {USERS} users, {profile.label}",
+            f"{run.ends_ns / 1e9:.0f} s in {spent_s:.2f} s",
+            "wall clock",
+            ratio,
+            f"{ratio:,.0f}×",
+            100,
+            1000,
+            more=True,
+        )
+    ]
