@@ -148,7 +148,9 @@ export class Load {
       const entry = document.querySelector(`.load-figure[data-slug="${CSS.escape(slug)}"]`);
       if (entry) entry.textContent = `TTFT p95 ${text}`;
     }
-    this.say(`${this.latest.users} users each · ${said.join(" · ")}`);
+    const { users } = this.latest;
+    if (document.getElementById("load-users")) said.unshift(`${users} user${users === 1 ? "" : "s"} each`);
+    this.say(said.join(" · "));
   }
 
   /** The slider of a page that was opened later, or of another person's, follows the run. */
@@ -177,7 +179,8 @@ export class Load {
       return;
     }
     const calm = this.calm.has(slug) ? ` · calm ${words(this.calm.get(slug))}, ×${ratio(ttft / this.calm.get(slug))}` : "";
-    const place = now.n < ENOUGH ? `among ${users} users right now` : `the ${ordinal(Math.max(1, Math.min(99, Math.round(percentileOf(ttft, now.ttft_cdf_ms)))))} percentile of ${users} users right now`;
+    const all = document.getElementById("load-users") ? `${users} user${users === 1 ? "" : "s"}` : `${now.n} requests`;
+    const place = now.n < ENOUGH ? `among ${all} right now` : `the ${ordinal(Math.max(1, Math.min(99, Math.round(percentileOf(ttft, now.ttft_cdf_ms)))))} percentile of ${all} right now`;
     this.mark(id, `TTFT ${words(ttft)}, ${place}${calm}`);
   }
 

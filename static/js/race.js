@@ -75,8 +75,9 @@ export class RaceStrip {
     const now = performance.now();
     const { recording, axis } = this;
     const edge = recording.running ? recording.now() : recording.length();
-    if (recording.running) axis.reach(Math.max(edge, recording.length()), now);
-    else if (recording.lanes.size) axis.fit(recording.length(), now);
+    const limit = recording.budget * 1.06;  // the limit is in sight however early the lanes are done
+    if (recording.running) axis.reach(Math.max(edge, recording.length(), limit), now);
+    else if (recording.lanes.size) axis.fit(Math.max(recording.length(), limit), now);
     const gliding = axis.glide(now);
     this.paint(edge);
     if (recording.running || gliding) this.wake();

@@ -70,7 +70,7 @@ async def test_the_drawer_loads_the_lanes_backends_and_leaves_their_figures_in_s
     await stage.race()
     await drawer.start(3)
     await drawer.says(r"3 users each · A p95 [\d.]+ ms · B p95 [\d.]+ ms")
-    await stage.page.wait_for_function("document.querySelectorAll('.chart[data-live][data-drawn] canvas').length === 4")
+    await stage.page.locator(".chart[data-live][data-drawn] canvas").nth(3).wait_for()
     await stage.page.wait_for_timeout(1200)
     assert min(await stage.page.evaluate(DRAWN, ".chart[data-live] canvas")) > 4, "lines in the lanes' colours"
     top = (await stage.page.locator("#load").bounding_box() or {})["y"]

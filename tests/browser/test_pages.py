@@ -31,6 +31,18 @@ async def test_a_run_is_listed_and_its_pages_show_text_figures_and_timeline_agai
     await page.locator("#definition").wait_for(state="visible")
 
 
+async def test_an_answer_is_kept_as_a_recorded_lane(stage: Stage, backend: Backends) -> None:
+    await stage.open(FAST, prompt="Keep this one.", max_tokens=20)
+    await stage.race()
+    await stage.page.wait_for_timeout(500)
+    await stage.page.goto(f"{stage.url}/runs/")
+    await stage.page.locator('.run:has-text("Keep this one.") .run-lane-name').first.click()
+    await stage.page.click("text=Keep as a recorded lane")
+    row = stage.page.locator('.backend:has([data-badge="RECORDED"])').first
+    await row.wait_for()
+    backend.slugs.append((await row.get_attribute("id") or "").removeprefix("backend-"))
+
+
 async def test_run_it_again_fills_the_arena_and_sends_nothing(stage: Stage) -> None:
     await stage.open(FAST, prompt="Once more?", max_tokens=20)
     await stage.race()

@@ -109,3 +109,39 @@ async def test_a_new_run_leaves_the_replay(stage: Stage) -> None:
     await stage.race()
     assert await stage.page.locator("body[data-replay]").count() == 0
     assert await stage.lane(0).card.locator(".answer").is_visible()
+
+
+async def test_a_talk_is_shown_as_it_is_spoken(stage: Stage) -> None:
+    await stage.open(FAST)
+    await stage.page.keyboard.press("2")
+    await stage.page.wait_for_selector("#scenario-translation[aria-pressed=true]")
+    await stage.run()
+    await stage.page.wait_for_function("() => /^Good morning/.test(document.querySelector('.spoken')?.textContent)")
+    await stage.page.keyboard.press("Escape")
+    await stage.finished()
+    assert "Good morning" not in await stage.verdict()
+
+
+async def test_the_limit_of_a_voice_turn_is_on_the_strip_however_early_the_answer_ends(stage: Stage) -> None:
+    await stage.open(FAST)
+    await stage.page.keyboard.press("4")
+    await stage.page.wait_for_selector("#scenario-voice[aria-pressed=true]")
+    await stage.race()
+    await stage.page.wait_for_timeout(400)
+    ends = await stage.page.evaluate(PAINTED, [0, 1])
+    assert ends < 200, "the answer ends far left of the limit"
+
+
+async def test_the_strip_and_the_read_out_name_the_same_total(stage: Stage) -> None:
+    await stage.page.add_init_script("""
+      const fill = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+        (window.written ??= new Set()).add(text);
+        return fill.call(this, text, ...rest);
+      };
+    """)
+    await race(stage)
+    written = await stage.page.evaluate("[...written]")
+    for place in (0, 1):
+        shown = await stage.lane(place).figure("e2e")
+        assert shown.replace("ms", " ms") in written or shown.replace("s", " s") in written

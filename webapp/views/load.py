@@ -14,7 +14,6 @@ from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
-from django.http.request import QueryDict
 from django.shortcuts import redirect, render
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST, require_safe
@@ -25,8 +24,8 @@ from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.services import load, loadplans
 from webapp.services.database import in_thread
-from webapp.services.loadplans import Refusal, Where, Wishes
-from webapp.views import loadcomparisons
+from webapp.services.loadplans import Refusal, Where
+from webapp.views import loadcomparisons, loadforms
 from webapp.views import loadcontexts as contexts
 from webapp.views.backends import is_operator
 
@@ -34,7 +33,6 @@ PER_PAGE = 20
 FILES = {"summary.json": "application/json", "requests.jsonl": "application/x-ndjson",
          "vllm.json": "application/json", "report.html": "text/html; charset=utf-8"}  # fmt: skip
 PIECE = 256 * 1024
-DRAWER_WARMUP_S = 2.0
 View = Callable[..., Any]
 
 
@@ -55,7 +53,7 @@ def operator_only(view: View) -> View:
 def index(request: HttpRequest) -> HttpResponse:
     again = _found(request.GET.get("again", ""))
     chosen = again.backends if again else request.GET.getlist("backend")
-    return _index(request, chosen, contexts.values_of(again) if again else {})
+    return _index(request, chosen, loadforms.values_of(again) if again else {})
 
 
 def _index(
@@ -66,7 +64,7 @@ def _index(
         "nav": "load",
         "runs": [contexts.row(run) for run in page],
         "page_obj": page,
-        "form": contexts.form(queries.all_backends(), chosen, values, error),
+        "form": loadforms.form(queries.all_backends(), chosen, values, error),
         "can_load": is_operator(request),
         "open_form": bool(error or values or not page),
     }
@@ -79,7 +77,7 @@ def drawer(request: HttpRequest) -> HttpResponse:
     """Show the arena's load controls: of the run that is going on, else of the last (`after`), to start another."""
     running = LoadRun.objects.filter(state=LoadRun.State.RUNNING, asked_by="page").first()
     run = running or _found(request.GET.get("after", ""))
-    return _drawer(request, run, request.GET.getlist("backend"), contexts.values_of(run) if run else {})
+    return _drawer(request, run, request.GET.getlist("backend"), loadforms.values_of(run) if run else {})
 
 
 def _drawer(
@@ -92,7 +90,7 @@ def _drawer(
 ) -> HttpResponse:
     context = {
         "stopping": stopping,
-        "form": contexts.form(queries.all_backends(), run.backends if run else chosen, values, error),
+        "form": loadforms.form(queries.all_backends(), run.backends if run else chosen, values, error),
         "run": contexts.live(run) if run else None,
         "vega": chart_files.bundle_name(),
         "can_load": is_operator(request),
@@ -106,9 +104,9 @@ def start(request: HttpRequest) -> HttpResponse:
     """Start a run; answer with its page, or within the arena with the drawer's controls."""
     from_drawer = "drawer" in request.POST
     chosen = request.POST.getlist("backend")
-    values = {name: request.POST.get(name, "") for name in contexts.DEFAULTS if name in request.POST}
+    values = {name: request.POST.get(name, "") for name in loadforms.DEFAULTS if name in request.POST}
     try:
-        plan, keys = loadplans.plan(_wishes(request.POST), _where(request))
+        plan, keys = loadplans.plan(loadforms.wishes(request.POST), _where(request))
         if from_drawer:  # somebody is looking: all users at once
             plan = replace(plan, ramp_s=0.0).checked()
         run = load.start(plan, keys, title=request.POST.get("title", "")[:200])
@@ -138,7 +136,7 @@ def stop(request: HttpRequest, run_id: str) -> HttpResponse:
     run = _run(run_id)
     load.stop(run.id)
     if "drawer" in request.POST:
-        return _drawer(request, run, run.backends, contexts.values_of(run), stopping=True)
+        return _drawer(request, run, run.backends, loadforms.values_of(run), stopping=True)
     return redirect("load-run", run.id)
 
 
@@ -254,31 +252,3 @@ def _where(request: HttpRequest) -> Where:
     """Return where this very process listens, which may be another port than the settings'."""
     host, port = request.META["SERVER_NAME"], request.META["SERVER_PORT"]
     return Where(f"http://{f'[{host}]' if ':' in host else host}:{port}", settings.SIMULATOR_URL)
-
-
-def _wishes(post: QueryDict) -> Wishes:
-    """Return what a form asks for. Raises Refusal."""
-    arrival = post.get("arrival", "closed")
-    closed = arrival == "closed"
-    return Wishes(
-        backends=tuple(dict.fromkeys(post.getlist("backend"))),
-        wire=post.get("wire", "sse"),
-        users=round(_number(post, "users", "8")) if closed else None,
-        rate=None if closed else _number(post, "rate", "2"),
-        arrival="" if closed else arrival,
-        cv=_number(post, "cv", "3"),
-        duration_s=_number(post, "duration", "60"),
-        warmup_s=DRAWER_WARMUP_S if "drawer" in post else None,
-        cooldown_s=0.0 if "drawer" in post else None,
-        mix=post.get("mix", "chat"),
-        slo=post.get("slo", "").strip(),
-        think_s=_number(post, "think", "0"),
-    )
-
-
-def _number(post: QueryDict, name: str, default: str) -> float:
-    text = post.get(name, "").strip() or default
-    try:
-        return float(text)
-    except ValueError:
-        raise Refusal(f"{name.capitalize()} has to be a number, not {text[:20]!r}.") from None

@@ -1,21 +1,18 @@
-"""What the templates of load runs are given: forms, lists, results. Works from rows alone, never from files."""
+"""What the templates of load runs are given: lists, results, live runs. Works from rows alone, never from files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from django.urls import reverse
 
 from webapp.core.loadplan import CAPS
-from webapp.core.mixes import NAMED
-from webapp.core.slo import PRESETS
 from webapp.core.stats import ENOUGH_FOR
-from webapp.models import Backend, LoadRun
+from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.services import loadreport
 from webapp.services.runs import LETTERS
-from webapp.services.scenarios import scenarios
 from webapp.views.readouts import count_text, time_text
 
 PERCENTS = tuple(ENOUGH_FOR)
@@ -27,65 +24,7 @@ FIGURES = (
     ("e2e", "Whole answer"),
 )
 WIRES = {"sse": "the machine wire (/v1)", "ws": "the page's socket", "direct": "the backends' own URLs"}
-MIXES = {
-    "chat": "chat: short questions, 120 tokens",
-    "conversation": "conversation: 1k in, 129 out",
-    "code": "code: 1.5k in, 13 out",
-    "8k": "8k-token prompts, 200 out",
-    "8k-prefix": "8k-token prompts, shared beginning",
-    "one-token": "one token",
-}
-ARRIVALS = (
-    ("closed", "closed: ask, read, ask again"),
-    ("constant", "constant rate"),
-    ("poisson", "Poisson"),
-    ("gamma", "bursts (gamma)"),
-)
-DURATIONS = ((30, "30 s"), (60, "1 min"), (300, "5 min"), (900, "15 min"), (3600, "1 h"))
 VERDICT_LEVELS = {0: "good", 1: "bad", 3: "bad", 4: "unknown"}
-DEFAULTS = {
-    "users": "8", "rate": "2", "cv": "3", "arrival": "closed", "mix": "chat", "duration": "300", "wire": "sse",
-    "slo": "", "think": "0", "title": "",
-}  # fmt: skip
-
-
-def form(rows: Sequence[Backend], chosen: Sequence[str], values: Mapping[str, str], error: str = "") -> dict[str, Any]:
-    """Return the context of `load/_fields.html`: what can be chosen, and what is."""
-    order = {slug: place for place, slug in enumerate(dict.fromkeys(chosen))}
-    rows = sorted(rows, key=lambda row: order.get(row.slug, len(order)))  # a run's letters follow the lanes'
-    mixes = [(name, MIXES.get(name, name)) for name in NAMED]
-    mixes += [(f"scenario:{slug}", f"scenario: {item.title.lower()}") for slug, item in scenarios().items()]
-    return {
-        "backends": [
-            {"slug": row.slug, "label": row.label, "badge": row.badge, "chosen": row.slug in chosen} for row in rows
-        ],
-        "arrivals": ARRIVALS,
-        "mixes": mixes,
-        "durations": [(str(seconds), words) for seconds, words in DURATIONS],
-        "wires": list(WIRES.items()),
-        "slos": list(PRESETS),
-        "most_users": CAPS.users // max(1, len(chosen)),
-        "value": {**DEFAULTS, **values},
-        "error": error,
-    }
-
-
-def values_of(run: LoadRun) -> dict[str, str]:
-    """Return the form's values from which a run could be started again."""
-    plan = run.plan
-    schedule = plan.get("schedule", {})
-    rates = [rate for _, rate in schedule.get("rates", [])]
-    return {
-        "users": str(plan.get("users", 1)),
-        "rate": f"{max(rates):g}" if rates else DEFAULTS["rate"],
-        "cv": f"{schedule.get('cv', 3):g}" if schedule.get("kind") == "gamma" else DEFAULTS["cv"],
-        "arrival": schedule.get("kind", "poisson") if run.mode == "rate" else "closed",
-        "mix": plan.get("mix", "chat"),
-        "duration": f"{plan.get('duration_s', 300):g}",
-        "wire": run.wire,
-        "slo": plan.get("slo", ""),
-        "think": f"{plan.get('behaviour', {}).get('think_s', 0):g}",
-    }
 
 
 def live(run: LoadRun) -> dict[str, Any]:
@@ -186,7 +125,7 @@ def result(run: LoadRun) -> dict[str, Any]:
     return {
         **found,
         "level": VERDICT_LEVELS.get(run.exit_code if run.exit_code is not None else -1, ""),
-        "sentences": [sentence for sentence in loadreport.sentences(summary) if sentence],
+        "sentences": _sentences(summary),
         "tables": [_table(target, summary) for target in targets(run) if target["slug"] in summary["backends"]],
         "charts": [_chart(run, name, spec) for name, spec in named.items()],
         "errors": _errors(run),
@@ -207,6 +146,13 @@ def charts(run: LoadRun) -> dict[str, dict[str, Any]]:
         name = "-".join("".join(c if c.isalnum() else " " for c in spec["title"]["text"].lower()).split()[:6])
         found[name if name not in found else f"{name}-{len(found)}"] = spec
     return found
+
+
+def _sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Return what a result says in words, the verdict first unless a search has its own answers."""
+    found = [sentence for sentence in loadreport.sentences(summary) if sentence]
+    verdict = loadreport.VERDICTS.get(summary["exit_code"], "")
+    return sorted(found, key=lambda sentence: sentence != verdict)
 
 
 def _chart(run: LoadRun, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,7 +220,8 @@ def _generator(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(run: LoadRun) -> list[tuple[str, str]]:
     plan = run.plan
-    facts = [("", load_words(run)), ("mix", plan.get("mix", "")), ("over", WIRES.get(run.wire, run.wire))]
+    facts = [("", load_words(run))] if run.title else []
+    facts += [("mix", plan.get("mix", "")), ("over", WIRES.get(run.wire, run.wire))]
     if slo := (run.summary.get("slo") or {}).get("text") or plan.get("slo", ""):
         facts.append(("SLO", slo))
     users = [line["users"] for line in run.charts.get("series", ())]
