@@ -115,7 +115,7 @@ def test_a_killed_parent_leaves_no_orphan_and_its_results(tmp_path: Path, refere
 
 def test_a_lost_worker_is_said_and_does_not_pass(tmp_path: Path, reference: Reference) -> None:
     model = "ref-50x20+6ms"
-    parameters = plan(("ref", reference.url, model), users=4, mix="fixed:20/20", duration_s=6.0, workers=2)
+    parameters = plan(("ref", reference.url, model), users=4, mix="fixed:20/20", duration_s=3.0, workers=2)
     process = start(tmp_path, parameters)
     try:
         assert until(lambda: len(reference.streams(model)) > 4)
