@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import Page
 
 from tests.browser.stage import FAST, SLOW, Stage
+from tests.browser.test_access import DOUBLE_IDS, NAMELESS, UNDEFINED
 from tests.live import LiveApp
 from webapp.services.charts import ensure_bundle
 
@@ -64,6 +65,7 @@ async def test_the_drawer_loads_the_lanes_backends_and_leaves_their_figures_in_s
 ) -> None:
     await stage.open(FAST, SLOW, max_tokens=40)
     await drawer.open()
+    await accessible(stage.page)
     assert await stage.page.locator("#load-controls [name=backend]:checked").evaluate_all(
         "(all) => all.map((one) => one.value)"
     ) == [FAST, SLOW]
@@ -114,6 +116,12 @@ async def test_a_refused_load_says_why_beside_its_button(stage: Stage, drawer: D
     assert "needs a backend" in await stage.page.inner_text("#load-controls .form-error")
 
 
+async def accessible(page: Page) -> None:
+    """Check that every control has a name, every id is one of a kind, and every figure a definition."""
+    for wrong in (NAMELESS, DOUBLE_IDS, UNDEFINED):
+        assert await page.evaluate(wrong) == []
+
+
 async def run_here(stage: Stage, users: int, title: str) -> str:
     """Run a short load from the list page, wait for its results and return its address."""
     page = stage.page
@@ -124,7 +132,9 @@ async def run_here(stage: Stage, users: int, title: str) -> str:
         await page.fill(f".load-fields [name={name}]", value)
     await page.click('.load-fields button:has-text("Start")')
     await page.wait_for_selector("#load-stop")
+    await accessible(page)
     await page.wait_for_selector(".load-table", timeout=30_000)
+    await accessible(page)
     return page.url
 
 

@@ -28,6 +28,7 @@ from webapp.services.loadplans import Refusal, Where
 from webapp.views import loadcomparisons, loadforms
 from webapp.views import loadcontexts as contexts
 from webapp.views.backends import is_operator
+from webapp.views.contexts import definitions
 
 PER_PAGE = 20
 FILES = {"summary.json": "application/json", "requests.jsonl": "application/x-ndjson",
@@ -155,6 +156,7 @@ def delete(request: HttpRequest, run_id: str) -> HttpResponse:
 def show(request: HttpRequest, run_id: str) -> HttpResponse:
     """Show a run: live while it goes on, its results afterwards."""
     context = {"nav": "load", "run": contexts.result(_run(run_id)), "can_load": is_operator(request)}
+    context["definitions"] = definitions()
     return render(request, "load/run.html", context)
 
 

@@ -52,7 +52,7 @@ def overlaid(a: LoadRun, b: LoadRun, figure: str) -> dict[str, list[list[float]]
 
 def _entry(a: LoadRun, b: LoadRun, slug_a: str, slug_b: str) -> dict[str, Any]:
     bars_a, bars_b = (run.charts.get("distribution", {}).get(slug, {}) for run, slug in ((a, slug_a), (b, slug_b)))
-    labels = dict(contexts.FIGURES)
+    labels = {figure: label for figure, label, _ in contexts.FIGURES}
     rows = []
     for figure, percent in COMPARED:
         found = difference(bars_a.get(figure, ()), bars_b.get(figure, ()), percent)
