@@ -357,3 +357,12 @@ def test_an_answer_of_one_token_has_no_time_per_token() -> None:
     run = run_virtual(Engine(PAIR), [Arrival(0, 10, 1)])
     assert run.records[0].tpot_ns is None
     assert run.records[0].e2e_ns == run.records[0].ttft_ns
+
+
+def test_a_wafer_computes_prompts_side_by_side_up_to_its_slots() -> None:
+    def first_token_ns(users: int) -> int:
+        return max(record.first_ns for record in loop(FAST, users, 6000, 10, 1).records)
+
+    alone, full, twice = first_token_ns(1), first_token_ns(36), first_token_ns(72)
+    assert full == pytest.approx(alone, rel=0.05)
+    assert twice == pytest.approx(2 * alone, rel=0.1)

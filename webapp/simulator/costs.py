@@ -6,8 +6,8 @@ all-reduces a layer, a fixed time per layer and a little per sequence:
     T = L·tau + max(W(B) / bw, 2·A·B / flops) + kv·SC / bw
       + prefill arithmetic (what of it the weights do not hide) + prefill attention + all-reduces + c·B
 
-A *latency* machine (wafer, LPU) holds everything in SRAM and pays per layer only; more sequences than its
-pipeline has slots wait for one another, and prompts pass at a fixed rate beside the decoding.
+A *latency* machine (wafer, LPU) holds everything in SRAM and pays per layer only. A prompt passes at a fixed rate in
+a pipeline slot of its own, beside the decoding and beside other prompts; what exceeds the slots waits in turn.
 """
 
 from dataclasses import dataclass
@@ -31,21 +31,23 @@ class Split(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What one step has to do."""
+    """What one step has to do. On a machine with slots `prefill_tokens` are those of the longest part of a prompt."""
 
     sequences: int  # that decode
     context_tokens: float  # of those, window counted
     prefill_tokens: int
     prefill_reach: float  # sum over the prefilled tokens of the context that each looks at
+    prompts: int = 0  # that are computed side by side, on a machine with slots
 
 
 class Costs(Protocol):
     """A law of step times."""
 
     kv_capacity: float
+    slots: int  # prompts and decoding sequences side by side; 0: prompts share the step's one budget, in order
 
     def budget(self, sequences: int, first_left: int, step: int) -> int:
-        """Return how many prompt tokens the step may take beside `sequences` decoding ones."""
+        """Return how many prompt tokens the step may take beside `sequences` decoding ones; with slots, of each."""
 
     def split(self, load: Load) -> Split:
         """Return the step's time in its parts."""
@@ -84,6 +86,7 @@ class BandwidthCosts:
     _per_sequence: float
     _tokens_each: int
     _batch_tokens: int
+    slots: int = 0
 
     @classmethod
     def of(cls, serving: Serving) -> "BandwidthCosts":
@@ -118,7 +121,7 @@ class BandwidthCosts:
         return self._batch_tokens - sequences * self._tokens_each
 
     def split(self, load: Load) -> Split:
-        sequences, context, prefill, reach = load
+        sequences, context, prefill, reach, _ = load
         tokens = sequences * self._tokens_each
         # A chunk of prompt touches practically all experts; a decode batch those that its tokens choose.
         touched = 1.0 if prefill else self._touched[tokens]
@@ -141,8 +144,8 @@ class LatencyCosts:
     """Step times of a machine whose pace is set by its layers, whatever the batch, up to its slots."""
 
     kv_capacity: float
+    slots: int
     _pass_ns: float
-    _slots: int
     _prefill_tok_ns: float
 
     @classmethod
@@ -150,18 +153,19 @@ class LatencyCosts:
         layers = serving.model.layers
         return cls(
             kv_capacity=kv_capacity(serving),
+            slots=serving.slots or layers,
             _pass_ns=layers * serving.layer_us * 1e3,
-            _slots=serving.slots or layers,
             _prefill_tok_ns=serving.prefill_tok_s / 1e9,
         )
 
     def budget(self, sequences: int, first_left: int, step: int) -> int:
         if not sequences:
             return min(first_left, max(1, int(PURE_PREFILL_SLICE_S * 1e9 * self._prefill_tok_ns)))
-        each = self._pass_ns * max(1.0, sequences / self._slots) * self._prefill_tok_ns
+        each = self._pass_ns * self._prefill_tok_ns
         return int(each * (step + 1)) - int(each * step)  # whole tokens now, the fraction later
 
     def split(self, load: Load) -> Split:
-        waited = self._pass_ns * max(0.0, load.sequences / self._slots - 1)
         prefill = 0.0 if load.sequences else load.prefill_tokens / self._prefill_tok_ns - self._pass_ns
+        alone = self._pass_ns + max(0.0, prefill)
+        waited = alone * max(0.0, (load.sequences + load.prompts) / self.slots - 1)
         return Split(int(self._pass_ns), 0, 0, int(max(0.0, prefill)), 0, int(waited))

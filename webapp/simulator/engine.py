@@ -18,6 +18,7 @@ from webapp.simulator.sequence import Ask, Refused, RequestTimes, Sequence, Step
 
 __all__ = ["Ask", "Engine", "Refused", "RequestTimes", "Split", "Step"]
 
+EVERYTHING = 1 << 62  # tokens: no budget
 REMEMBERED = 4096  # finished requests whose times can still be asked for
 
 
@@ -99,14 +100,19 @@ class Engine:
         preempted = self._make_room()
         sequences, context = len(self._batch), self._batch.context_tokens
         admitted: tuple[int, ...] = ()
-        tokens, reach = 0, 0.0
+        tokens, reach, prompts = 0, 0.0, 0
         ready: list[Sequence] = []
         if self._prefilling or self._waiting:
             head = self._prefilling[0] if self._prefilling else self._waiting[0]
             budget = self._costs.budget(sequences, head.left, self._steps)
-            admitted = () if preempted else self._admit(began_ns, budget)
-            tokens, reach, ready = self._prefill(budget)
-        split = self._costs.split(Load(sequences, context, tokens, reach))
+            if self._costs.slots:
+                admitted = () if preempted else self._admit(began_ns, EVERYTHING)
+                prompts = len(self._prefilling)
+                tokens, ready = self._prefill_each(budget)
+            else:
+                admitted = () if preempted else self._admit(began_ns, budget)
+                tokens, reach, ready = self._prefill(budget)
+        split = self._costs.split(Load(sequences, context, tokens, reach, prompts))
         self._pass_time(began_ns, split)
         emitted, over = self._batch.advance()
         for sequence in over:
@@ -132,7 +138,7 @@ class Engine:
         """Let in who is first in the queue, while there are slots, room, and budget for a first chunk."""
         budget -= sum(sequence.left for sequence in self._prefilling)
         taken = self._promised if self._reserves else self.kv_used + len(self._batch) * self._batch.most_each
-        admitted = []
+        admitted: list[int] = []
         while self._waiting and budget > 0 and len(self._running) < self._max_sequences:
             sequence = self._waiting[0]
             room = self._room(sequence)
@@ -168,6 +174,17 @@ class Engine:
                 ready.append(sequence)
         del self._prefilling[: len(ready)]
         return spent, reach, ready
+
+    def _prefill_each(self, budget: int) -> tuple[int, list[Sequence]]:
+        """Spend the budget on every prompt, side by side; return the longest part, and whose prompt is done."""
+        longest = 0
+        for sequence in self._prefilling:
+            chunk = min(sequence.left, budget)
+            sequence.left -= chunk
+            longest = max(longest, chunk)
+        ready = [sequence for sequence in self._prefilling if not sequence.left]
+        self._prefilling = [sequence for sequence in self._prefilling if sequence.left]
+        return longest, ready
 
     def _begin(self, ready: list[Sequence]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Let finished prompts decode; each has just produced a token. Return whose first that was, and whose last."""
