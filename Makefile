@@ -34,7 +34,7 @@ lint: $(VENV)/installed-dev
 	@$(BIN)/ruff format --check .
 
 types: $(VENV)/installed-dev
-	@$(BIN)/mypy webapp
+	@$(BIN)/mypy webapp loadtests
 
 validate: $(VENV)/installed  ## how far off the simulator is; ROWS=FILE.csv adds measured rows
 	@$(BIN)/python manage.py validate --keep $(if $(ROWS),--rows $(ROWS))

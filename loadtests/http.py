@@ -82,7 +82,7 @@ class Endpoint:
         auth = f"Authorization: Bearer {key}\r\n" if key else ""
         self._head = (
             f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n{auth}"
-            "Accept: text/event-stream\r\nAccept-Encoding: identity\r\nContent-Length: "
+            "Accept: text/event-stream\r\nAccept-Encoding: identity\r\nX-Splitsecond-Keep: 0\r\nContent-Length: "
         ).encode("latin-1")
 
     def ask(self, exchange: Exchange) -> None:

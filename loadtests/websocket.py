@@ -170,6 +170,7 @@ class Page:
             "prompt": exchange.job.prompt,
             "system": question.system,
             "max_tokens": str(question.max_tokens),
+            "keep": "0",
         }
         if question.exactly:
             message["full_length"] = "on"

@@ -139,7 +139,7 @@ class ArenaConsumer(AsyncWebsocketConsumer):
             return
         if chosen:
             arena.set_lanes(chosen)
-        arena.begin(form.ask(), key)
+        arena.begin(form.ask(), key, keep=str(message.get("keep", "")) != "0")
 
     async def _backend(self, slug: str) -> tuple[BackendSpec, str]:
         """Return a backend by its slug; the next one not on the page where none is named."""

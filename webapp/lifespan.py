@@ -11,6 +11,7 @@ from webapp import drain
 from webapp.core.errors import Outcome
 from webapp.models import Comparison, Turn
 from webapp.origins import Receive, Scope, Send
+from webapp.services import load
 from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
 from webapp.services.owners import is_gone
@@ -32,6 +33,7 @@ def start() -> None:
     gc.collect()
     gc.freeze()
     end_orphans()
+    load.end_orphans()
     drain.on_drain(_interrupt)
     drain.on_flush(_finish)
 

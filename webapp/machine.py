@@ -66,17 +66,18 @@ async def _answer(scope: Scope, body: bytes, send: Send) -> Answer | None:
     if route == ("GET", "/v1/models"):
         return api.models(await in_thread(queries.all_backends))
     if route == ("POST", "/v1/chat/completions"):
-        return await _chat(api.chat_request(headers.get("content-type", ""), body), send)
+        asked = api.chat_request(headers.get("content-type", ""), body)
+        return await _chat(asked, send, keep=headers.get("x-splitsecond-keep") != "0")
     if scope["path"].rstrip("/") in ("/v1/models", "/v1/chat/completions"):
         raise BadRequest(f"{scope['method']} is not allowed here.", status=405)
     raise BadRequest("There is no such path; there are /v1/models and /v1/chat/completions.", status=404)
 
 
-async def _chat(body: dict[str, object], send: Send) -> Answer | None:
+async def _chat(body: dict[str, object], send: Send, keep: bool) -> Answer | None:
     backend = await _backend(str(body["model"]))
     options = body.get("stream_options")
     wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
-    relay = Relay(queries.spec_of(backend), backend.source, api.prompt_of(body), include_usage=wants_usage)
+    relay = Relay(queries.spec_of(backend), backend.source, api.prompt_of(body), include_usage=wants_usage, keep=keep)
     if (error := await relay.open()) is not None:
         raise error
     headers = {"X-Splitsecond-Turn": relay.turn.id}

@@ -15,6 +15,8 @@ PORT = env_port("PORT", 8000)
 SIM_PORT = env_port("SIM_PORT", 8001)
 SIMULATOR_URL = os.environ.get("SIMULATOR_URL", f"http://127.0.0.1:{SIM_PORT}/v1")
 DEBUG = env_bool("DEBUG", False)
+# Origins that load tests may aim at beside loopback, our own endpoints and the simulator: "http://10.0.0.5:8000".
+LOAD_TARGETS = env_list("LOAD_TARGETS")
 # Where set, changing backends in the page asks for it first. Without it, only a browser on this machine may.
 OPERATOR_TOKEN = os.environ.get("OPERATOR_TOKEN", "")
 

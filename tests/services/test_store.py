@@ -220,3 +220,11 @@ async def test_a_price_that_changes_later_does_not_change_what_a_turn_cost(up: U
     kept = await stored(run)
     assert lanes_of(kept)[0].turns[0].figures().cost_usd == before
     assert before == pytest.approx((7 * 1.0 + 13 * 2.0) / 1e6)
+
+
+def test_a_run_that_is_not_to_be_kept_leaves_no_row(rows: None) -> None:
+    run = Run(Ask(prompt="Hello"), [], keep=False)
+    store.begin(run)
+    store.finish(run)
+    assert writer.flush(10)
+    assert not Comparison.objects.exists()

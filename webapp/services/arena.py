@@ -137,7 +137,7 @@ class Arena:
         """Return whether a run was started with this key; "" is no key."""
         return bool(key) and key[:KEY_CHARS] in self._keys
 
-    def begin(self, ask: Ask, key: str, asked_by: str = "page") -> Run | None:
+    def begin(self, ask: Ask, key: str, *, keep: bool = True) -> Run | None:
         """Start a comparison on all lanes; None where `key` has started one before (a click that was sent twice)."""
         if self.has_started(key):
             return None
@@ -149,7 +149,7 @@ class Arena:
             self._forget_conversations()
         self.ask = ask
         self._remember(key)
-        return self._start(ask, self.slots, asked_by)
+        return self._start(ask, self.slots, keep)
 
     def rerun(self, lane_id: str, key: str) -> Run | None:
         """Run one lane again, alone, with what the last comparison asked."""
@@ -163,7 +163,7 @@ class Arena:
         if slot.history and slot.lane is not None and slot.lane.outcome is Outcome.DONE:
             slot.history = slot.history[:-2]  # the answer that is being replaced
         self._remember(key)
-        return self._start(self.ask, [slot], "page")
+        return self._start(self.ask, [slot], keep=True)
 
     def stop(self, lane_id: str = "") -> None:
         """Stop one lane, or all."""
@@ -228,9 +228,9 @@ class Arena:
         """1 for the first turn of a conversation."""
         return 1 + max((len(slot.history) // 2 for slot in self.slots), default=0)
 
-    def _start(self, ask: Ask, slots: list[Slot], asked_by: str) -> Run:
+    def _start(self, ask: Ask, slots: list[Slot], keep: bool) -> Run:
         entries = [Entry(slot.id, self.letter(slot), slot.spec, slot.source, tuple(slot.history)) for slot in slots]
-        run = Run(ask, entries, asked_by, before_start=self._settled)
+        run = Run(ask, entries, keep=keep, before_start=self._settled)
         for slot, lane in zip(slots, run.lanes, strict=True):
             slot.lane = lane
         self.run, self._going, self.verdict, self.notice = run, run, None, None

@@ -41,7 +41,9 @@ class Relay:
     Cancelling whoever awaits either closes the upstream connection at once and stores what had arrived.
     """
 
-    def __init__(self, spec: BackendSpec, source: str, prompt: PromptSpec, *, include_usage: bool) -> None:
+    def __init__(
+        self, spec: BackendSpec, source: str, prompt: PromptSpec, *, include_usage: bool, keep: bool = True
+    ) -> None:
         self.turn = LiveTurn(spec, prompt)
         self._include_usage = include_usage
         self._chunks: list[Chunk] = []
@@ -50,7 +52,7 @@ class Relay:
         self._streaming = False
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._run = Run(Ask(prompt=_last_user_text(prompt)), entries_for([(spec, source)]), asked_by="api")
+        self._run = Run(Ask(prompt=_last_user_text(prompt)), entries_for([(spec, source)]), "api", keep)
         self._forget_drain = drain.on_drain(self._interrupt)
         self._watching = ExitStack()
 

@@ -92,6 +92,7 @@ class Run:
     ask: Ask
     entries: Sequence[Entry]
     asked_by: str = "page"
+    keep: bool = True  # whether rows are written; a load test keeps its own records, of every request it makes
     id: str = field(default_factory=new_id)
     created_at: datetime = field(default_factory=timezone.now)
     lanes: list[Lane] = field(default_factory=list)
@@ -145,7 +146,7 @@ class Run:
         store.begin(self)
         try:
             with loop_lag.watching():
-                if not self.ask.cold:
+                if not self.ask.cold and self.keep:  # a load test is not to send twice as many requests
                     await self._warm()
                 if self.before_start is not None:
                     await self.before_start()

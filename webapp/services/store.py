@@ -34,6 +34,8 @@ VERSIONS = versions()
 
 def begin(run: Run) -> None:
     """Note that a run has begun: if this process dies, its rows say so at the next start."""
+    if not run.keep:
+        return
     row = Comparison(
         id=run.id,
         created_at=run.created_at,
@@ -50,6 +52,8 @@ def begin(run: Run) -> None:
 
 def finish(run: Run) -> None:
     """Write the run's verdict and all its turns, in one transaction."""
+    if not run.keep:
+        return
 
     def write() -> None:
         # Built here, in the writer's thread: a long answer has thousands of deltas, and other runs may be measuring.

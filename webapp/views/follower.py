@@ -27,7 +27,7 @@ from webapp.views.readouts import readout
 FRAME_S = 0.016
 READOUT_NS = 200_000_000
 MOST_DELTAS = 500  # in one frame: about 20 kB
-FIGURES_ON_WIRE = ("ttft_ms", "ttfo_ms", "tpot_ms", "e2e_ms", "output_tokens", "tok_s")
+FIGURES_ON_WIRE = ("ttft_ms", "ttfo_ms", "tpot_ms", "e2e_ms", "output_tokens", "tokens_source", "tok_s")
 
 
 P = ParamSpec("P")
@@ -223,6 +223,7 @@ class Follower:
             "lane": lane.id,
             "outcome": lane.outcome,
             "error": lane.error.message if lane.error else "",
+            "error_kind": lane.error.kind if lane.error else "",
             "at_us": lane.us(lane.end_ns) if lane.end_ns is not None else 0,
             "figures": {name: figures.get(name) for name in FIGURES_ON_WIRE},
         }
