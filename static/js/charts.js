@@ -31,7 +31,7 @@ function config({ ink, muted, line, lanes }) {
     range: { category: lanes },
     title: { color: ink, fontSize: 13 },
     view: { stroke: null },
-    legend: { orient: "bottom", labelColor: ink, labelFontSize: 12, symbolStrokeWidth: 2.5 },
+    legend: { orient: "top", columns: 2, labelLimit: 260, labelColor: ink, labelFontSize: 12, symbolStrokeWidth: 2.5 },
     axis: { labelColor: muted, titleColor: muted, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 11, titleFontSize: 12, gridOpacity: 1, domainOpacity: 1, tickOpacity: 1 },
     text: { fill: ink },
     rule: { stroke: muted },
@@ -39,11 +39,12 @@ function config({ ink, muted, line, lanes }) {
 }
 
 /** The specification with the page's width, and its colours where `letters` ({backend: letter}) or the order gives them. */
-function fitted(spec, lanes, letters, height) {
+function fitted(spec, lanes, { letters, height, legend = true }) {
   const copy = structuredClone(spec);
   const recolour = (node) => {
     if (node === null || typeof node !== "object") return;
     if (node.field === "backend" && node.scale?.domain) {
+      if (!legend) node.legend = null;
       node.scale.range = node.scale.domain.map((slug, i) => lanes[letters ? LETTERS.indexOf(letters[slug]) : i] ?? lanes[i % lanes.length]);
     }
     Object.values(node).forEach(recolour);
@@ -56,12 +57,15 @@ function fitted(spec, lanes, letters, height) {
   return { ...copy, width: "container", height: height ?? copy.height, autosize: { type: "fit", contains: "padding" } };
 }
 
-/** Draw `spec` into `element` and return its view. `letters` names the lane whose colour a backend has. */
-export async function draw(element, spec, { url, letters, height }) {
-  const embed = await prepare(url);
+/**
+ * Draw `spec` into `element` and return its view. Wishes: `url` of the library, `letters` ({backend: lane}) where a lane's
+ * colour is a backend's, `height` in px, `legend` false where the page has its own.
+ */
+export async function draw(element, spec, wishes) {
+  const embed = await prepare(wishes.url);
   const found = colours();
   const options = { mode: "vega-lite", renderer: "canvas", ast: true, actions: false, defaultStyle: false, tooltip: false, hover: false, logLevel: ERRORS, config: config(found) };
-  const { view } = await embed(element, fitted(spec, found.lanes, letters, height), options);
+  const { view } = await embed(element, fitted(spec, found.lanes, wishes), options);
   return view;
 }
 
@@ -77,7 +81,7 @@ export function drawStored(boxes) {
   const show = async (box) => {
     const spec = drawn.get(box) ?? (await (await fetch(box.dataset.spec)).json());
     drawn.set(box, spec);
-    await draw(box, spec, { url: box.dataset.vega });
+    await draw(box, spec, { url: box.dataset.vega, legend: box.dataset.legend !== "page" });
     box.dataset.drawn = "";
   };
   const watch = new IntersectionObserver((entries) => {

@@ -50,6 +50,7 @@ export class Load {
   open() {
     const drawer = document.getElementById("load");
     drawer.addEventListener("toggle", () => {
+      document.body.toggleAttribute("data-drawer", drawer.open);
       this.begin();
       this.charts.refresh();
     });
