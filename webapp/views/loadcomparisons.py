@@ -41,12 +41,12 @@ def _pairs(a: LoadRun, b: LoadRun) -> list[tuple[str, str]]:
 
 
 def overlaid(a: LoadRun, b: LoadRun, figure: str) -> dict[str, list[list[float]]]:
-    """Return the bars of both runs for one distribution chart, named by run and backend."""
+    """Return the bars of what is compared for one distribution chart, named by run and backend."""
     found = {}
-    for name, run in (("run A", a), ("run B", b)):
-        for slug, bars in run.charts.get("distribution", {}).items():
-            if bars.get(figure):
-                found[f"{name}: {slug}"] = bars[figure]
+    for slugs in _pairs(a, b):
+        for name, run, slug in zip("AB", (a, b), slugs, strict=True):
+            if bars := run.charts.get("distribution", {}).get(slug, {}).get(figure):
+                found[f"{name}: {slug}"] = bars
     return found
 
 
@@ -96,10 +96,10 @@ def _sentence(entries: Sequence[Mapping[str, Any]], doubts: Sequence[str]) -> st
     rows = [row for entry in entries for row in entry["rows"]]
     results = {row["result"] for row in rows if row["told"]}
     told = [f"{row['label']} {row['a']} against {row['b']}" for row in rows if row["told"]]
-    if results == {"A is faster"}:
-        return f"Run A is faster: {told[0]}."
-    if results == {"B is faster"}:
-        return f"Run B is faster: {told[0]}."
+    unlike = ", but the runs differ" if any(" differs: " in doubt for doubt in doubts) else ""
+    for name in ("A", "B"):
+        if results == {f"{name} is faster"}:
+            return f"Run {name} was faster{unlike}: {told[0]}."
     if results:
         return f"Each is faster somewhere: {'; '.join(told[:3])}."
     if all(row["result"] == NO_DIFFERENCE for row in rows):
