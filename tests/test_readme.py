@@ -1,0 +1,28 @@
+"""The README keeps up with the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_setting_from_the_environment_is_in_the_readme() -> None:
+    read = set(re.findall(r'(?:env_\w+\(|environ\.get\()"(\w+)"', (ROOT / "webapp/settings.py").read_text()))
+    told = set(re.findall(r"`([A-Z_]+)`", (ROOT / "README.md").read_text()))
+    assert read
+    assert read <= told
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    readme = (ROOT / "README.md").read_text()
+    commands = {path.stem for path in (ROOT / "webapp/management/commands").glob("*.py")}
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"manage\.py (\w+)", readme)) <= commands
+    assert set(re.findall(r"(?m)(?:^|`)make (\w+)", readme)) <= targets
+
+
+def test_the_readmes_picture_is_there_and_small() -> None:
+    (picture,) = re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text())
+    assert (ROOT / picture).stat().st_size <= 300_000
