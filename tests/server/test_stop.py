@@ -1,5 +1,7 @@
 """The end of the process: streams say so, sockets close with 1012, finally blocks run, the exit code is 0."""
 
+import functools
+import os
 import signal
 import subprocess
 import sys
@@ -130,11 +132,12 @@ def test_a_hanging_event_loop_does_not_keep_the_process(start):
     assert "took longer than 0.5 s" in server.log
 
 
-def test_a_port_in_use_is_one_plain_sentence(server):
+def test_a_port_in_use_is_one_plain_sentence(server, tmp_path):
+    environment = {**os.environ, "VAR_DIR": str(tmp_path)}
+    run = functools.partial(subprocess.run, capture_output=True, text=True, cwd=ROOT, timeout=60, env=environment)
+    run([sys.executable, "manage.py", "migrate"], check=True)
     for command in (["-m", "tests.server.tiny_app"], ["manage.py", "serve"]):
-        second = subprocess.run(
-            [sys.executable, *command, "--port", str(server.port)], capture_output=True, text=True, cwd=ROOT, timeout=20
-        )
+        second = run([sys.executable, *command, "--port", str(server.port)])
         sentence = f"Port {server.port} is in use; stop the other program or choose another with --port."
         assert (second.returncode, second.stdout) == (1, "")
         assert second.stderr.strip().removeprefix("CommandError: ") == sentence
