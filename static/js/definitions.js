@@ -74,5 +74,6 @@ export function watch() {
     if (trigger) show(trigger);
     else if (!popover().contains(event.target)) hide();
   });
-  document.addEventListener("scroll", hide, { capture: true, passive: true });
+  // What scrolls by itself elsewhere, such as a lane's text, moves no figure.
+  document.addEventListener("scroll", (event) => { if (event.target.contains(shownFor)) hide(); }, { capture: true, passive: true });
 }
