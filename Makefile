@@ -27,7 +27,7 @@ demo: $(VENV)/installed  ## simulator and web app on loopback; PORT, SIM_PORT an
 
 test: $(VENV)/installed-dev lint types  ## every check and test, those in a real Chromium included
 	@$(BIN)/python -m tests.chromium
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check .

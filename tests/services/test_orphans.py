@@ -54,18 +54,18 @@ def test_a_run_under_our_own_process_id_and_another_start_is_one_of_before() -> 
     assert outcome(run) == (True, "interrupted")
 
 
-MAY_BE_ALIVE = (
-    OWNER,
-    f"{HOST}:{os.getppid()}",
-    f"{HOST}:1",
-    "another-host:1",
-    "",
-    "nonsense",
-    f"{HOST}:",
-)
+MAY_BE_ALIVE = {
+    "our own": OWNER,
+    "its parent": f"{HOST}:{os.getppid()}",
+    "the first process": f"{HOST}:1",
+    "on another host": "another-host:1",
+    "nobody": "",
+    "nonsense": "nonsense",
+    "without a number": f"{HOST}:",
+}
 
 
-@pytest.mark.parametrize("owner", MAY_BE_ALIVE)
+@pytest.mark.parametrize("owner", MAY_BE_ALIVE.values(), ids=MAY_BE_ALIVE)
 def test_a_run_that_may_still_be_alive_is_left_alone(owner: str) -> None:
     run = run_of(owner)
     assert end_orphans() == 0

@@ -141,7 +141,9 @@ async def test_the_agent_loop_takes_ten_steps_each_with_the_answer_of_the_one_be
         assert answers.count('class="step"') == 10
         assert any('data-key="step"' in fragment and "10/10" in fragment for fragment in page.fragments)
         assert 'id="verdict"' in await page.fragment("finished the loop")
-    record = (await asyncio.to_thread(live_app.json, f"/runs/{run}/record.json"))["lanes"][0]
+    path = f"/runs/{run}/record.json"
+    await eventually(lambda: live_app.json(path)["lanes"], "the writer has written the row")
+    record = (await asyncio.to_thread(live_app.json, path))["lanes"][0]
     assert record["steps"] == 10
     assert record["d"] == page.deltas[page.lanes[0]]
     await page_shows_steps(live_app, run)
