@@ -62,6 +62,9 @@ class Simulator:
         self._limits = limits
         self._open = 0
         self._description = orjson.dumps(description(list(profiles)))
+        # Written once: every comparison asks for it to open its connections, and other streams wait meanwhile.
+        entries = [model_entry(profile) for profile in profiles.values()]
+        self._models = orjson.dumps({"object": "list", "data": entries, "faults": fault_names()})
 
     async def run(self, app: web.Application) -> AsyncIterator[None]:
         """Give every engine its clock for as long as the server runs."""
@@ -77,8 +80,7 @@ class Simulator:
         return _json({"status": "ok", "profiles": list(self._profiles), "streams": self._open})
 
     async def models(self, request: web.Request) -> web.Response:
-        entries = [model_entry(profile) for profile in self._profiles.values()]
-        return _json({"object": "list", "data": entries, "faults": fault_names()})
+        return web.Response(body=self._models, content_type="application/json")
 
     async def model(self, request: web.Request) -> web.Response:
         slug = request.match_info["slug"]
