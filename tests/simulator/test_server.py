@@ -68,6 +68,17 @@ async def test_usage_is_not_sent_unasked(client: aiohttp.ClientSession) -> None:
     assert not any("usage" in event for event in await stream(client) if isinstance(event, dict))
 
 
+async def test_time_info_repeats_the_stamps_of_the_first_and_the_last_text(client: aiohttp.ClientSession) -> None:
+    found = await stream(client, model="bursty", stream_options={"include_usage": True})
+    truths = sims(found)
+    assert found[-2]["time_info"]["emitted"] == {
+        "arrived_ns": found[0]["sim"]["arrived_ns"],
+        "first_ns": truths[0]["sent_ns"],
+        "last_ns": truths[-1]["sent_ns"],
+        "first_tokens": truths[0]["tokens"],
+    }
+
+
 async def test_time_info_agrees_with_the_due_times(client: aiohttp.ClientSession) -> None:
     found = await stream(client, stream_options={"include_usage": True})
     info, truths = found[-2]["time_info"], sims(found)
@@ -120,7 +131,9 @@ async def test_a_whole_answer_holds_the_same_as_a_stream(client: aiohttp.ClientS
     assert message["content"] == text_of(found)
     assert message["reasoning"] == text_of(found, "reasoning")
     assert whole["usage"] == found[-2]["usage"]
-    assert whole["time_info"] == found[-2]["time_info"]
+    streamed = found[-2]["time_info"]
+    assert streamed.pop("emitted")  # a whole answer is written at one instant
+    assert whole["time_info"] == streamed
     assert whole["object"] == "chat.completion"
 
 

@@ -14,7 +14,16 @@ from webapp.simulator.engine import RequestTimes
 from webapp.simulator.faults import Ending, Framing
 from webapp.simulator.reply import Chunk, Gatherer, Reply
 from webapp.simulator.request import Asked, BadRequest
-from webapp.simulator.wire import DONE, StreamEncoder, Timing, completion, error_event, time_info_of, usage_of
+from webapp.simulator.wire import (
+    DONE,
+    Emitted,
+    StreamEncoder,
+    Timing,
+    completion,
+    error_event,
+    time_info_of,
+    usage_of,
+)
 from webapp.simulator.wire_framing import framing_of, plain
 
 BURST = 256  # steps paid back in one go: a stream that is far behind must not hold up the others
@@ -68,8 +77,8 @@ class Stream:
     """A stream on its way out. `later` makes an appointment, `done` is called once, after the last write."""
 
     __slots__ = (
-        "_answering", "_chunks", "_done", "_encoder", "_first_ns", "_frame", "_full_since_ns", "_gatherer",
-        "_last_ns", "_later", "_open", "_owed", "_sent", "_sink", "times",
+        "_answering", "_chunks", "_done", "_emitted", "_encoder", "_first_ns", "_frame", "_full_since_ns", "_gatherer",
+        "_last_ns", "_last_sent_ns", "_later", "_open", "_owed", "_sent", "_sink", "times",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +94,8 @@ class Stream:
         self._frame = plain if framing == Framing.PLAIN else framing_of(framing)
         self._chunks: list[Chunk] = []
         self._first_ns = self._last_ns = 0
+        self._emitted: tuple[int, int] | None = None  # when the first chunk was written, and its tokens
+        self._last_sent_ns = 0
         self._sent = 0
         self.times: RequestTimes | None = None
         self._full_since_ns: int | None = None
@@ -149,6 +160,8 @@ class Stream:
         if encoder is None:
             encoder = self._begin()
             events.append(encoder.role(self._answering.arrived_ns))
+            self._emitted = now_ns, self._chunks[0].tokens
+        self._last_sent_ns = now_ns
         inserted = self._answering.asked.fault.inserted
         for chunk in self._chunks:
             events.append(encoder.chunk(chunk, now_ns))
@@ -211,7 +224,11 @@ class Stream:
             encoder = self._begin()
             events.append(encoder.role(answering.arrived_ns))
         assert self.times is not None
-        time_info = time_info_of(answering.timing(self._first_ns, self._last_ns, self.times))
+        emitted = None
+        if self._emitted is not None:
+            first_sent_ns, first_tokens = self._emitted
+            emitted = Emitted(answering.arrived_ns, first_sent_ns, self._last_sent_ns, first_tokens)
+        time_info = time_info_of(answering.timing(self._first_ns, self._last_ns, self.times), emitted)
         counts = answering.asked.include_usage
         events.append(encoder.finish(answering.reply.finish_reason, {} if counts else {"time_info": time_info}))
         if counts:

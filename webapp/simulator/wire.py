@@ -33,6 +33,16 @@ class Timing:
     times: RequestTimes
 
 
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """When a stream was really written, monotonic ns: its request came, its first and its last text went out."""
+
+    arrived_ns: int
+    first_ns: int
+    last_ns: int
+    first_tokens: int
+
+
 def answer_id(shape: str, token: str) -> str:
     """Return an answer's id, shaped as OpenAI's."""
     return f"{_IDS[shape]}-{token}"
@@ -103,14 +113,14 @@ def usage_of(asked: Asked, reply: Reply) -> dict[str, Any]:
     }
 
 
-def time_info_of(timing: Timing) -> dict[str, Any]:
+def time_info_of(timing: Timing, emitted: Emitted | None = None) -> dict[str, Any]:
     """Return the machine's own times in seconds, named as Cerebras' API names them, and where they went.
 
     api + queue + prompt + completion = total. `parts` divides the steps that the request took part in; a step is
-    shared, so the parts of two requests overlap.
+    shared, so the parts of two requests overlap. `emitted` is what a client can hold its own clock against.
     """
     queue_ns = timing.times.queue_ns
-    return {
+    info: dict[str, Any] = {
         "queue_time": queue_ns / 1e9,
         "prompt_time": (timing.first_ns - timing.api_ns - queue_ns) / 1e9,
         "completion_time": (timing.last_ns - timing.first_ns) / 1e9,
@@ -118,6 +128,9 @@ def time_info_of(timing: Timing) -> dict[str, Any]:
         "api_time": timing.api_ns / 1e9,
         "parts": {name.removesuffix("_ns"): part / 1e9 for name, part in timing.times.split._asdict().items()},
     }
+    if emitted is not None:
+        info["emitted"] = asdict(emitted)
+    return info
 
 
 def completion(
