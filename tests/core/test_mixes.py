@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from random import Random
 from statistics import mean, median
 
 import pytest
@@ -26,9 +27,22 @@ def test_distributions_have_the_middles_that_their_names_say() -> None:
     assert mean(drawn("uniform:100-300/10-30")[0]) == pytest.approx(200, rel=0.05)
     assert mean(drawn("normal:500-100/200-50")[1]) == pytest.approx(200, rel=0.05)
     assert median(drawn("lognormal:300-0.5/80-0.5")[0]) == pytest.approx(300, rel=0.1)
-    inputs, outputs = drawn("conversation")
-    assert median(inputs) == pytest.approx(1020, rel=0.12)
-    assert median(outputs) == pytest.approx(129, rel=0.12)
+
+
+def test_conversations_and_code_have_the_lengths_of_the_published_traces() -> None:
+    """Azure/AzurePublicDataset, AzureLLMInferenceTrace_conv.csv and _code.csv: mean, and tokens by percentile."""
+    published: dict[str, tuple[tuple[int, dict[int, int]], tuple[int, dict[int, int]]]] = {
+        "conversation": ((1155, {50: 1020, 90: 2735}), (211, {50: 129, 75: 395, 90: 424, 99: 601})),
+        "code": ((2048, {50: 1469, 90: 5194}), (28, {50: 13, 75: 24, 90: 55})),
+    }
+    for name, figures in published.items():
+        mix = mixes.NAMED[name]
+        for lengths, (average, percentiles) in zip((mix.inputs, mix.outputs), figures, strict=True):
+            random = Random(1)
+            values = sorted(lengths.draw(random) for _ in range(40_000))
+            assert mean(values) == pytest.approx(average, rel=0.08)
+            for percent, tokens in percentiles.items():
+                assert values[len(values) * percent // 100] == pytest.approx(tokens, rel=0.05), (name, percent)
 
 
 def test_the_8k_mix_has_prompts_of_about_8000_tokens() -> None:

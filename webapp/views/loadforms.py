@@ -18,8 +18,8 @@ from webapp.views.loadcontexts import WIRES
 DRAWER_WARMUP_S = 2.0
 MIXES = {
     "chat": "chat: short questions, 120 tokens",
-    "conversation": "conversation: 1k in, 129 out",
-    "code": "code: 1.5k in, 13 out",
+    "conversation": "conversation: 1k in, 211 out",
+    "code": "code: 2k in, 28 out",
     "8k": "8k-token prompts, 200 out",
     "8k-prefix": "8k-token prompts, shared beginning",
     "one-token": "one token",
