@@ -48,6 +48,25 @@ def test_a_spike_lets_everybody_press_enter_at_once() -> None:
     assert [arrival.at_ns for arrival in schedule.arrivals(1, 10)] == [1_500_000_000] * 40
 
 
+@pytest.mark.parametrize("kind", arrivals.KINDS)
+def test_a_rate_changed_on_the_way_leaves_what_was_before_it_as_it_was(kind: str) -> None:
+    schedule = arrivals.ramp(kind, 10.0, 20.0, 60.0)
+    steered = schedule.steered(30.0, 60.0)
+    assert schedule.rate_at(30.0) == 15.0
+    assert [steered.rate_at(at_s) for at_s in (0.0, 29.0, 30.0, 60.0)] == pytest.approx(
+        [10.0, 14.83, 60.0, 60.0], abs=0.01
+    )
+    before = [arrival for arrival in schedule.arrivals(7, 60) if arrival.at_ns < 30e9]
+    assert list(steered.arrivals(7, 60))[: len(before)] == before
+    assert counts(steered, [30, 60])[0] == pytest.approx(1800, rel=0.06)
+
+
+def test_a_rate_may_be_changed_often_down_to_nothing_and_up_again() -> None:
+    schedule = Schedule("constant", ((0.0, 5.0),)).steered(10, 0).steered(20, 10).steered(25, 2)
+    assert counts(schedule, [0, 10.01, 20, 25.01, 30.01]) == [50, 0, 50, 10]
+    assert [arrival.number for arrival in schedule.arrivals(7, 30.01)] == list(range(110))
+
+
 def test_the_same_seed_gives_the_same_arrivals_and_another_does_not() -> None:
     schedule = arrivals.flat("gamma", 5.0, 1.7)
     assert list(schedule.arrivals(3, 20)) == list(schedule.arrivals(3, 20))

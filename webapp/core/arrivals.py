@@ -2,7 +2,8 @@
 
 A schedule is a rate over time and a way of scattering arrivals around it. Arrivals of a process with unit rate are
 drawn first and mapped through the inverse of the integrated rate (time rescaling), so that constant, Poisson and gamma
-arrivals all follow ramps and steps. Pure: no clock, its own random generator.
+arrivals all follow ramps and steps, and that a rate can be changed while it runs: what was due before the change keeps
+its time and number, what comes after it is drawn out or drawn together. Pure: no clock, its own random generator.
 """
 
 # ruff: noqa: S311 (seeded draws, not secrets)
@@ -11,7 +12,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from heapq import merge
 from itertools import pairwise
 from math import sqrt
 from random import Random
@@ -46,13 +48,9 @@ class Schedule:
 
     def arrivals(self, seed: int, duration_s: float) -> Iterator[Arrival]:
         """Yield all arrivals before `duration_s`, in order. The same seed gives the same ones."""
-        if self.trace:
-            found = [(at_s, inputs, outputs) for at_s, inputs, outputs in self.trace if at_s < duration_s]
-        else:
-            times = [at_s for at_s in self._times(seed, duration_s) if at_s < duration_s]
-            times += [at_s for at_s, count in self.spikes for _ in range(count) if at_s < duration_s]
-            found = [(at_s, None, None) for at_s in sorted(times)]
-        for number, (at_s, inputs, outputs) in enumerate(found):
+        for number, (at_s, inputs, outputs) in enumerate(self._due(seed, duration_s)):
+            if at_s >= duration_s:
+                return
             yield Arrival(number, round(at_s * 1e9), inputs, outputs)
 
     def share(self, seed: int, duration_s: float, worker: int, workers: int) -> Iterator[Arrival]:
@@ -63,18 +61,32 @@ class Schedule:
         """Return the highest rate per second."""
         return max((rate for _, rate in self.rates), default=0.0)
 
+    def steered(self, at_s: float, rate: float) -> Schedule:
+        """Return this schedule with `rate` from `at_s` on. Arrivals before stay the same, numbers included."""
+        before = tuple(point for point in self.rates if point[0] < at_s)
+        return replace(self, rates=(*before, (at_s, self.rate_at(at_s)), (at_s, rate)))
+
+    def rate_at(self, at_s: float) -> float:
+        """Return the rate per second at a time; of two at one time the later."""
+        return value_at(self.rates, at_s)
+
+    def _due(self, seed: int, duration_s: float) -> Iterator[tuple[float, int | None, int | None]]:
+        if self.trace:
+            return iter(self.trace)
+        spikes = sorted(at_s for at_s, count in self.spikes for _ in range(count))
+        return ((at_s, None, None) for at_s in merge(self._times(seed, duration_s), spikes))
+
     def _times(self, seed: int, duration_s: float) -> Iterator[float]:
-        if self.most() <= 0:
-            return
         random = Random(f"arrivals {seed}")
-        segments = _segments(self.rates, duration_s)
-        due = 0.0
-        while True:
-            due += self._gap(random)
-            at_s = _inverse(segments, due)
-            if at_s is None:
-                return
-            yield at_s
+        due = self._gap(random)
+        for from_s, to_s, start, end in _segments(self.rates, duration_s):
+            length_s = to_s - from_s
+            area = (start + end) / 2 * length_s
+            slope = (end - start) / length_s
+            while due <= area > 0:
+                yield from_s + _inverse(start, slope, due)
+                due += self._gap(random)
+            due -= area
 
     def _gap(self, random: Random) -> float:
         """Draw a gap of mean 1."""
@@ -134,27 +146,37 @@ def read_trace(text: str) -> tuple[tuple[float, int | None, int | None], ...]:
     return tuple(sorted(((at_s - first_s, i, o) for at_s, i, o in found), key=lambda entry: entry[0]))
 
 
+def value_at(points: Sequence[tuple[float, float]], at_s: float) -> float:
+    """Return the value at a time of (seconds, value) points joined by straight lines; 0 without points.
+
+    The first value holds before its time, the last after; where two points share a time the later one holds from it.
+    """
+    if not points:
+        return 0.0
+    before = [point for point in points if point[0] <= at_s]
+    after = [point for point in points if point[0] > at_s]
+    if not before or not after:
+        return (before[-1] if before else after[0])[1]
+    (a_s, a), (b_s, b) = before[-1], after[0]
+    return a + (b - a) * (at_s - a_s) / (b_s - a_s)
+
+
 def _segments(rates: Sequence[tuple[float, float]], duration_s: float) -> list[tuple[float, float, float, float]]:
     """Return (from s, to s, rate at from, rate at to) up to `duration_s`; the last rate goes on."""
+    if not rates:
+        return []
     points = [*rates, (max(duration_s, rates[-1][0]), rates[-1][1])]
     if points[0][0] > 0:
         points.insert(0, (0.0, points[0][1]))
     return [(a_s, b_s, a, b) for (a_s, a), (b_s, b) in pairwise(points) if b_s > a_s]
 
 
-def _inverse(segments: Sequence[tuple[float, float, float, float]], due: float) -> float | None:
-    """Return when the integrated rate reaches `due`, None where it never does."""
-    for from_s, to_s, start, end in segments:
-        length_s = to_s - from_s
-        area = (start + end) / 2 * length_s
-        if due <= area and area > 0:
-            slope = (end - start) / length_s
-            if abs(slope) < 1e-12:
-                return from_s + due / start
-            # The area of a trapezium, start*t + slope*t*t/2 = due, solved for t in the form without cancellation.
-            return from_s + 2 * due / (start + sqrt(max(0.0, start * start + 2 * slope * due)))
-        due -= area
-    return None
+def _inverse(start: float, slope: float, due: float) -> float:
+    """Return after how long the integral of a rate that begins at `start` and grows by `slope` reaches `due`."""
+    if abs(slope) < 1e-12:
+        return due / start
+    # start*t + slope*t*t/2 = due, solved for t in the form without cancellation.
+    return 2 * due / (start + sqrt(max(0.0, start * start + 2 * slope * due)))
 
 
 def _columns(heading: Sequence[str]) -> list[int]:
