@@ -87,8 +87,8 @@ class Collector:
         """Whether every process has said that it begins nothing more and has nothing running."""
         return len(self._over) >= self._sources and all(self._over.values()) and not self.in_flight
 
-    def live_line(self, users: int) -> dict[str, Any]:
-        """Return how things stand, and write it."""
+    def live_line(self, users: int, rate: float | None) -> dict[str, Any]:
+        """Return how things stand, and write it; `rate` is an open loop's per second on each backend."""
         at_ns = self.now_ns
         backends = {}
         for slug in self.plan.slugs:
@@ -98,6 +98,7 @@ class Collector:
         line: dict[str, Any] = {
             "t_s": round(at_ns / 1e9, 3),
             "users": users,
+            "rate": rate,
             "backends": backends,
             "generator": {
                 "hub_lag_p99_ms": _ms(self.watch.hub_lag.percentile(99)),

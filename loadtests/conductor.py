@@ -31,10 +31,12 @@ from webapp.core.loadsummary import COMPLETE, INTERRUPTED, STOPPED
 log = logging.getLogger(__name__)
 
 START = "splitsecond_start"
+STEER = "splitsecond_steer"
 STOP = "splitsecond_stop"
 REPORT_S = 0.25
 LIVE_S = 0.4
 LOOK_S = 0.1
+STAGE_S = 0.5
 LEAD_S = 0.4  # from deciding on time zero to time zero: long enough for a message to every worker
 SETTLE_S = 0.6  # after the last request, for the workers' last report
 SPAWN_PER_S = 100
@@ -50,6 +52,7 @@ class Conductor:
         self._control = ""
         self._greenlet: gevent.Greenlet | None = None
         self._users = plan.users if plan else 0
+        self._stages = False  # whether the plan's stages say how many users there are, or somebody at the slider
         self._ended = INTERRUPTED
 
     @property
@@ -77,7 +80,7 @@ class Conductor:
         session.registry.begin(t0_ns)
         sources = len(self._runner.clients.all) if isinstance(self._runner, MasterRunner) else 1
         self._collector = Collector(plan, self._out, t0_ns, start_s, sources)
-        self._ended, self._users = INTERRUPTED, plan.users
+        self._ended, self._users, self._stages = INTERRUPTED, plan.users, bool(plan.stages)
         self._greenlet = gevent.spawn(self._conduct, plan)
         self._greenlet.link_exception(lambda failed: log.error("conducting failed: %r", failed.exception))
 
@@ -86,6 +89,11 @@ class Conductor:
         plan = loadplan.from_data(orjson.loads(msg.data["plan"]))
         session = open_session(environment, plan, msg.data["worker"], msg.data["workers"])
         session.registry.begin(local_instant(msg.data["start_s"]))
+
+    def on_steer_message(self, environment: Environment, msg: Any, **_: Any) -> None:
+        """On a worker: another rate from an instant of the run on, which lies a little ahead."""
+        if (session := session_of(environment)) is not None:
+            session.registry.steer(msg.data["at_s"], msg.data["rate"])
 
     def on_stop_message(self, environment: Environment, **_: Any) -> None:
         if (session := session_of(environment)) is not None:
@@ -117,16 +125,19 @@ class Conductor:
         """Watch the time and the control file, write live lines, and end the run when it is over."""
         collector = self._collector
         assert collector is not None
-        live_ns = 0
+        live_ns = stage_ns = 0
         while True:
             gevent.sleep(LOOK_S)
             self._obey_control(plan)
+            if self._stages and collector.now_ns - stage_ns >= STAGE_S * 1e9:
+                stage_ns = collector.now_ns
+                self._set_users(plan, plan.users_at(stage_ns / 1e9))
             if collector.now_ns > 0 and now_ns() - live_ns >= LIVE_S * 1e9:
                 live_ns = now_ns()
                 self._absorb_own()
                 for worker in self._lost():
                     collector.forget(worker)
-                collector.live_line(self._users)
+                collector.live_line(self._users, self._rate(plan, collector.now_ns))
             at_s = collector.now_ns / 1e9
             if at_s >= plan.duration_s + plan.grace_s or (at_s >= plan.duration_s + SETTLE_S and collector.drained):
                 break
@@ -135,7 +146,7 @@ class Conductor:
         self._end(COMPLETE)
 
     def _obey_control(self, plan: Plan) -> None:
-        """Do what the control file says, whenever that has changed: {"users": N} or {"stop": true}."""
+        """Do what the control file says, whenever that has changed: {"users": N}, {"rate": R} or {"stop": true}."""
         if self._out is None:
             return
         try:
@@ -152,11 +163,36 @@ class Conductor:
         if wish.get("stop"):
             self._end(STOPPED)
             raise gevent.GreenletExit
-        users = wish.get("users")
-        if isinstance(users, int) and plan.mode != "rate":
-            self._users = max(0, min(users, plan.caps.users // max(1, len(plan.targets))))
-            count = locust_users(plan, self._users)
-            gevent.spawn(self._runner.start, count, max(1, min(SPAWN_PER_S, count)))
+        most = max(1, len(plan.targets))
+        if isinstance(users := wish.get("users"), int) and plan.mode != "rate":
+            self._stages = False
+            self._set_users(plan, max(0, min(users, plan.caps.users // most)))
+        if isinstance(rate := wish.get("rate"), int | float) and plan.mode == "rate" and plan.schedule.steerable:
+            self._set_rate(max(0.0, min(float(rate), plan.caps.rate / most)))
+
+    def _set_users(self, plan: Plan, users: int) -> None:
+        if users == self._users:
+            return
+        self._users = users
+        count = locust_users(plan, users)
+        gevent.spawn(self._runner.start, count, max(1, min(SPAWN_PER_S, count)))
+
+    def _set_rate(self, rate: float) -> None:
+        """Change the schedule, here and on every worker, from one instant on that lies ahead of all messages."""
+        session = session_of(self.environment)
+        if session is None or self._collector is None:
+            return
+        at_s = max(0.0, self._collector.now_ns / 1e9) + LEAD_S
+        session.registry.steer(at_s, rate)
+        if isinstance(self._runner, MasterRunner):
+            self._runner.send_message(STEER, {"at_s": at_s, "rate": rate})
+
+    def _rate(self, plan: Plan, at_ns: int) -> float | None:
+        """Return the open loop's rate per second on each backend, None without one."""
+        session = session_of(self.environment)
+        if session is None or not plan.schedule.steerable or plan.mode != "rate":
+            return None
+        return session.registry.schedule.rate_at(at_ns / 1e9)
 
     def _end(self, ended: str) -> None:
         self._ended = ended
@@ -226,6 +262,7 @@ def install(environment: Environment, plan: Plan | None, out: Path | None) -> Co
     hooks.quitting.add_listener(conductor.on_quitting)
     if isinstance(runner, WorkerRunner):
         runner.register_message(START, conductor.on_start_message)
+        runner.register_message(STEER, conductor.on_steer_message)
         runner.register_message(STOP, conductor.on_stop_message)
         hooks.report_to_master.add_listener(conductor.on_report)
         _end_with_parent()

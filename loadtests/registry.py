@@ -41,7 +41,10 @@ class Registry:
         self.mix.question(plan.seed, 0)  # makes what all questions share, before anybody waits for it
         self.t0_ns = 0
         self.started = Event()
+        self.schedule = plan.schedule
+        self.steered = Event()  # one for each time that the schedule is changed
         self.stopping = False
+        self.exhausted = False
         self.active: set[Exchange] = set()
         self.children = Group()  # requests that no user waits for
         self.pages: WeakSet[Page] = WeakSet()
@@ -65,6 +68,12 @@ class Registry:
         for exchange in list(self.active):
             exchange.cut("interrupted")
 
+    def steer(self, at_s: float, rate: float) -> None:
+        """Have the open loop go on at another rate per second from `at_s` after the run's start."""
+        self.schedule = self.schedule.steered(at_s, rate)
+        steered, self.steered = self.steered, Event()
+        steered.set()
+
     def close(self) -> None:
         gevent.killall(self._helpers, block=False)
 
@@ -78,8 +87,8 @@ class Registry:
 
     @property
     def over(self) -> bool:
-        """Whether no further request may begin: the time is up, the cap is reached, or it was stopped."""
-        if self.stopping or self.begun * self.workers >= self.plan.max_requests:
+        """Whether no further request may begin: the time is up, a cap is reached, a trace at its end, or a stop."""
+        if self.stopping or self.exhausted or self.begun * self.workers >= self.plan.max_requests:
             return True
         return self.started.is_set() and now_ns() - self.t0_ns >= self.plan.duration_s * NS_PER_S
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
+from gevent.event import Event  # type: ignore[import-untyped]
 from locust import FastHttpUser, User, task
 from locust.exception import StopUser
 
@@ -22,6 +23,7 @@ from webapp.core.mixes import Question
 
 NS_PER_S = 1_000_000_000
 IDLE_S = 0.05
+PASSED_AT_ONCE = 1_000  # arrivals of a schedule that are passed over before others get a turn
 
 
 def sleep_until(at_ns: int) -> None:
@@ -29,6 +31,12 @@ def sleep_until(at_ns: int) -> None:
     left_ns = at_ns - now_ns()
     if left_ns > 0:
         gevent.sleep(left_ns / NS_PER_S)
+
+
+def happened_by(event: Event, at_ns: int) -> bool:
+    """Wait for an event to an instant of the clock; return whether it has happened."""
+    left_ns = at_ns - now_ns()
+    return bool(event.wait(left_ns / NS_PER_S) if left_ns > 0 else event.is_set())
 
 
 class Dialogue:
@@ -181,18 +189,38 @@ class OpenLoop(User):
 
     @task
     def dispatch(self) -> None:
-        registry, plan = self.session.registry, self.session.plan
+        registry = self.session.registry
         registry.started.wait()
-        share = plan.schedule.share(plan.seed, plan.duration_s, registry.worker, registry.workers)
+        last: int | None = -1
+        while last is not None and not registry.over:
+            last = self._walk(last)
+        registry.children.join()
+        registry.exhausted = True
+        raise StopUser()
+
+    def _walk(self, last: int) -> int | None:
+        """Follow the schedule from after arrival `last`, to its end or to where it is changed.
+
+        Returns the last arrival that left, None where no more are to come.
+        """
+        registry, plan = self.session.registry, self.session.plan
+        steered = registry.steered
+        share = registry.schedule.share(plan.seed, plan.duration_s, registry.worker, registry.workers)
         for arrival in share:
+            if arrival.number <= last:
+                if arrival.number % PASSED_AT_ONCE < registry.workers:
+                    gevent.sleep(0)
+                continue
             at_ns = registry.t0_ns + arrival.at_ns
-            sleep_until(at_ns)
+            if happened_by(steered, at_ns):
+                return last
             if registry.over:
-                break
+                return None
+            last = arrival.number
             for k in shuffled(plan.seed, arrival.number, len(plan.targets)):
                 registry.children.spawn(self._converse, plan.targets[k], arrival, at_ns)
-        registry.children.join()
-        raise StopUser()
+        end_ns = registry.t0_ns + round(plan.duration_s * NS_PER_S)
+        return last if registry.schedule.steerable and happened_by(steered, end_ns) else None
 
     def on_stop(self) -> None:
         self.session.registry.children.kill(block=False)

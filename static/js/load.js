@@ -10,6 +10,7 @@ const SETTLE_MS = 2500;    // from moving the slider to its number in the run's 
 const LETTERS = "ABCDEFGH";
 
 const controls = () => document.getElementById("load-controls");
+const slider = () => document.querySelector("#load-controls input[type=range]");
 
 /** "83rd" */
 function ordinal(n) {
@@ -149,16 +150,16 @@ export class Load {
       const entry = document.querySelector(`.load-figure[data-slug="${CSS.escape(slug)}"]`);
       if (entry) entry.textContent = `TTFT p95 ${text}`;
     }
-    const { users } = this.latest;
-    if (document.getElementById("load-users")) said.unshift(`${users} user${users === 1 ? "" : "s"} each`);
+    const { users, rate } = this.latest;
+    if (rate != null) said.unshift(`${ratio(rate)} requests/s each`);
+    else if (slider()) said.unshift(`${users} user${users === 1 ? "" : "s"} each`);
     this.say(said.join(" · "));
   }
 
   /** The slider of a page that was opened later, or of another person's, follows the run. */
   showUsers() {
-    const slider = document.getElementById("load-users");
-    if (!slider || !this.running || performance.now() - this.touched < SETTLE_MS) return;
-    slider.value = this.latest.users;
+    if (!slider() || !this.running || performance.now() - this.touched < SETTLE_MS) return;
+    slider().value = this.latest.rate ?? this.latest.users;
     this.syncFields(controls());
   }
 
@@ -172,15 +173,15 @@ export class Load {
   laneEnded(id, slug, ttft) {
     if (ttft == null) return;
     const now = this.latest?.backends[slug];
-    const users = this.latest?.users ?? 0;
-    if (!now || !users) {
+    const { users = 0, rate = null } = this.latest ?? {};
+    if (!now || !(rate ?? users)) {
       this.calm.set(slug, ttft);
       if (this.run) return;
       this.mark(id, "");
       return;
     }
     const calm = this.calm.has(slug) ? ` · calm ${words(this.calm.get(slug))}, ×${ratio(ttft / this.calm.get(slug))}` : "";
-    const all = document.getElementById("load-users") ? `${users} user${users === 1 ? "" : "s"}` : `${now.n} requests`;
+    const all = rate == null && slider() ? `${users} user${users === 1 ? "" : "s"}` : `${now.n} requests`;
     const place = now.n < ENOUGH ? `among ${all} right now` : `the ${ordinal(Math.max(1, Math.min(99, Math.round(percentileOf(ttft, now.ttft_cdf_ms)))))} percentile of ${all} right now`;
     this.mark(id, `TTFT ${words(ttft)}, ${place}${calm}`);
   }
@@ -207,14 +208,13 @@ export class Load {
   onInput(event) {
     const box = event.target.closest?.("#load-controls, .load-fields");
     if (!box) return;
-    if (event.target.name === "users") this.touched = performance.now();
+    if (event.target === slider()) this.touched = performance.now();
     this.syncFields(box);
   }
 
   syncFields(box) {
-    const slider = box.querySelector("[name=users]");
     const out = box.querySelector("output");
-    if (slider && out) out.textContent = slider.value;
+    if (slider() && out) out.textContent = slider().value;
     const arrival = box.querySelector("[name=arrival]")?.value;
     box.querySelector(".load-users")?.toggleAttribute("hidden", Boolean(arrival) && arrival !== "closed");
     box.querySelector(".load-rate")?.toggleAttribute("hidden", !arrival || arrival === "closed");

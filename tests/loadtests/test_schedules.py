@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from tests.loadtests.conftest import Reference
-from tests.loadtests.generator import END_S, Results, plan, run, start
+from tests.loadtests.generator import END_S, Results, plan, run, start, until
 
 TRACE = [[0.01 * k, 40 + k % 7, 5 + k % 11] for k in range(60)]
 
@@ -45,6 +46,50 @@ def test_requests_leave_when_they_were_meant_to_however_slow_the_answers(tmp_pat
     assert results.block("ref")["requests"]["ok"] == len(intended)
     late = sorted(record["late_us"] for record in results.records)
     assert late[len(late) // 2] < 50_000
+
+
+def test_a_running_open_loop_takes_another_rate_and_keeps_its_times_and_numbers(
+    tmp_path: Path, reference: Reference
+) -> None:
+    model = "ref-200x5+2ms"
+    schedule = {"kind": "constant", "rates": [[0, 5]]}
+    target = ("ref", reference.url, model)
+    process = start(tmp_path, plan(target, mode="rate", schedule=schedule, workers=2, mix="fixed:20/5", duration_s=4.0))
+    assert until(lambda: len(reference.streams(model)) > 4)
+    (tmp_path / "control.json").write_text('{"rate": 40}')
+    results = Results(tmp_path, process.wait(END_S))
+    intended = {record["number"]: record["marks_us"]["intended"] for record in results.records}
+    assert sorted(intended) == list(range(len(intended)))
+    times = [intended[number] for number in sorted(intended)]
+    gaps = [round(b - a, -2) for a, b in pairwise(times)]
+    place = gaps.index(25_000)
+    assert set(gaps[: place - 1]) == {200_000}
+    assert set(gaps[place:]) == {25_000}
+    assert times[-1] > 3_900_000, "it goes on to the run's end"
+    assert {record["marks_us"]["sent"] is not None for record in results.records} == {True}
+    rates = [line["rate"] for line in results.live]
+    assert (rates[0], rates[-1]) == (5, 40)
+
+
+def test_stages_move_the_users_up_and_down(tmp_path: Path, reference: Reference) -> None:
+    model = "ref-200x20+7ms"
+    stages = [[0, 0], [1, 8], [2, 8], [3, 1]]
+    results = run(
+        tmp_path, plan(("ref", reference.url, model), users=0, stages=stages, mix="fixed:20/20", duration_s=3.0)
+    )
+    users = [line["users"] for line in results.live]
+    assert max(users) == 8
+    assert users[-1] < 5
+    assert results.block("ref")["requests"]["ok"] > 20
+    assert results.block("ref")["requests"]["failed"] == 0
+
+
+def test_a_trace_that_is_over_ends_its_run(tmp_path: Path, reference: Reference) -> None:
+    trace = {"trace": [[0.0, 20, 3], [0.2, 20, 3]]}
+    results = run(tmp_path, plan(("ref", reference.url, "ref-500x3"), mode="rate", schedule=trace, duration_s=60.0))
+    assert numbers(results) == [0, 1]
+    assert results.summary["ended"] == "complete"
+    assert results.summary["duration_s"] < 30
 
 
 def test_a_pair_is_asked_the_same_at_the_same_instant_and_an_a_a_run_finds_no_difference(

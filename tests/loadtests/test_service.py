@@ -98,5 +98,13 @@ def test_wishes_become_schedules(rows: None) -> None:
     assert (plan.mode, plan.schedule.kind, plan.schedule.cv, plan.warmup_s) == ("rate", "gamma", 3.0, 2.0)
     plan, _ = loadplans.plan(Wishes(("x",), spike="40@1"), WHERE)
     assert (plan.schedule.spikes, plan.warmup_s) == (((1.0, 40),), 0.0)
+    plan, _ = loadplans.plan(Wishes(("x",), stages="10:30s,50:1m"), WHERE)
+    assert (plan.mode, plan.users, plan.duration_s) == ("users", 0, 90.0)
+    assert [plan.users_at(at_s) for at_s in (0, 15, 30, 60, 90)] == [0, 5, 10, 30, 50]
+    plan, _ = loadplans.plan(Wishes(("x",), stages="10:30s,50:1m", arrival="poisson"), WHERE)
+    assert (plan.mode, plan.schedule.rates) == ("rate", ((0.0, 0.0), (30.0, 10.0), (90.0, 50.0)))
+    for stages in ("10", "10:soon", "10:30s,", "2000:10s"):
+        with pytest.raises(Refusal, match="--stages wants|At most"):
+            loadplans.plan(Wishes(("x",), stages=stages), WHERE)
     with pytest.raises(Refusal, match="needs a --rate"):
         loadplans.plan(Wishes(("x",), arrival="poisson"), WHERE)

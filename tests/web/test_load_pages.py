@@ -119,7 +119,7 @@ def test_two_runs_are_compared_with_a_verdict_and_one_alone_says_how() -> None:
     assert "Two runs are needed" in Client().get(f"/load/compare/?run={a.id}").content.decode()
 
 
-@pytest.mark.parametrize("action", ["start/", "{}/users/", "{}/stop/", "{}/delete/"])
+@pytest.mark.parametrize("action", ["start/", "{}/steer/", "{}/stop/", "{}/delete/"])
 def test_only_the_operator_may_send_steer_stop_and_delete(action: str) -> None:
     run = finished(10)
     path = f"/load/{action.format(run.id)}"
@@ -135,6 +135,18 @@ def test_a_wrong_wish_is_answered_with_one_sentence_and_the_form_as_it_was() -> 
     assert "Users has to be a number" in reply.content.decode()
     assert 'value="Kept"' in reply.content.decode()
     assert not LoadRun.objects.exists()
+
+
+@pytest.mark.parametrize("wish", [{"users": "many"}, {"rate": "nan"}, {"rate": "inf"}, {}])
+def test_a_slider_that_asks_for_no_number_is_told_so(wish: dict[str, str]) -> None:
+    reply = Client().post(f"/load/{finished(10).id}/steer/", wish)
+    assert reply.status_code == 400
+    assert "has to be a number" in reply.json()["error"]
+
+
+def test_a_slider_of_a_run_that_has_ended_is_told_so() -> None:
+    reply = Client().post(f"/load/{finished(10).id}/steer/", {"users": "3"})
+    assert (reply.status_code, reply.json()["error"]) == (409, "This load run is not going on any more.")
 
 
 @pytest.mark.parametrize("path", ["/load/?again=%00", "/load/drawer/?after=%00", "/load/compare/?run=%00&run=x"])

@@ -61,6 +61,11 @@ class Schedule:
         """Return the highest rate per second."""
         return max((rate for _, rate in self.rates), default=0.0)
 
+    @property
+    def steerable(self) -> bool:
+        """Whether there is a rate that could be changed: not in a trace, nor where there are spikes alone."""
+        return bool(self.rates) and not self.trace
+
     def steered(self, at_s: float, rate: float) -> Schedule:
         """Return this schedule with `rate` from `at_s` on. Arrivals before stay the same, numbers included."""
         before = tuple(point for point in self.rates if point[0] < at_s)

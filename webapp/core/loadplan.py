@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
 from webapp.core import mixes, slo
-from webapp.core.arrivals import KINDS, Schedule
+from webapp.core.arrivals import KINDS, Schedule, value_at
 from webapp.core.loadstats import NS_PER_S, Window
 from webapp.core.mixes import Mix
 from webapp.core.slo import Slo
@@ -66,14 +67,16 @@ class Behaviour:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run. In mode "users" and "pairs", `users` closed loops run on each backend; "rate" follows `schedule` on
-    each. In "pairs" every question goes to all backends at the same instant.
+    """One run. In mode "users" and "pairs", `users` closed loops run on each backend, or as many as `stages` say:
+    (seconds, users) points joined by straight lines. "rate" follows `schedule` on each backend. In "pairs" every
+    question goes to all backends at the same instant.
     """
 
     targets: tuple[Target, ...]
     wire: str = "sse"
     mode: str = "users"
     users: int = 1
+    stages: tuple[tuple[float, float], ...] = ()
     schedule: Schedule = field(default_factory=Schedule)
     behaviour: Behaviour = field(default_factory=Behaviour)
     duration_s: float = 30.0
@@ -94,6 +97,15 @@ class Plan:
     @property
     def window(self) -> Window:
         return Window(round(self.warmup_s * NS_PER_S), round((self.duration_s - self.cooldown_s) * NS_PER_S))
+
+    def users_at(self, at_s: float) -> int:
+        """Return how many users are meant to run on each backend at a time after the start."""
+        return round(value_at(self.stages, at_s)) if self.stages else self.users
+
+    @property
+    def most_users(self) -> int:
+        """The largest number of users on each backend."""
+        return max([self.users, *(round(users) for _, users in self.stages)])
 
     @property
     def slugs(self) -> list[str]:
@@ -144,7 +156,16 @@ class Plan:
                 "Warm-up and cool-down together have to be shorter than the run.",
             ),
             (min(_numbers(self.behaviour)) < 0, "Think time, patience and reading pace cannot be negative."),
-            (closed and not 0 <= self.users * count <= caps.users, f"At most {caps.users} users over all backends."),
+            (
+                min((number for point in self.stages for number in point), default=0) < 0
+                or not self._stages_in_order(),
+                "Stages are users at times, in the order of their times, none of them negative.",
+            ),
+            (bool(self.stages) and self.mode != "users", "Stages of users are for closed loops."),
+            (
+                closed and not 0 <= self.users <= self.most_users <= caps.users // max(1, count),
+                f"At most {caps.users} users over all backends.",
+            ),
             (not 1 <= self.workers <= caps.workers, f"From 1 to {caps.workers} workers."),
             (not 1 <= self.turns <= 100, "A conversation has 1 to 100 turns."),
             (not 1 <= self.max_requests <= caps.requests, f"At most {caps.requests:,} requests in one run."),
@@ -157,6 +178,9 @@ class Plan:
             (self.mode == "pairs" and count < 2, "A paired comparison needs two backends."),
         ]
 
+    def _stages_in_order(self) -> bool:
+        return all(a_s <= b_s for (a_s, _), (b_s, _) in pairwise(self.stages))
+
 
 def from_data(data: Mapping[str, Any]) -> Plan:
     """Return the checked plan that `Plan.as_data` described. Raises ValueError, KeyError or TypeError."""
@@ -165,6 +189,7 @@ def from_data(data: Mapping[str, Any]) -> Plan:
         raise ValueError(f"unknown parameter {unknown[0]!r}")
     values = dict(data)
     values["targets"] = tuple(Target(**entry) for entry in data["targets"])
+    values["stages"] = _tuples(data.get("stages", ()))
     if "behaviour" in data:
         values["behaviour"] = Behaviour(**data["behaviour"])
     if "schedule" in data:

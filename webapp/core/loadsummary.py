@@ -83,6 +83,31 @@ def described(plan: Plan) -> dict[str, Any]:
     return data
 
 
+def load_words(plan: Mapping[str, Any]) -> str:
+    """Say in words how a plan, as it is published, loads its backends."""
+    each = " on each backend" if len(plan["targets"]) > 1 else ""
+    if plan["mode"] == "rate":
+        schedule = plan["schedule"]
+        kinds = {"gamma": f"in bursts (cv {schedule['cv']:g})", "poisson": "at random", "constant": "evenly"}
+        rate = (
+            f"{span(rates(plan))} requests/s {kinds[schedule['kind']]}" if schedule["rates"] else "a trace or a spike"
+        )
+        return f"open loop: {rate}{each}"
+    users = span([users for _, users in plan.get("stages", ())] or [plan["users"]])
+    return f"{'paired: ' if plan['mode'] == 'pairs' else ''}{users} user{'' if users == '1' else 's'}{each}"
+
+
+def rates(plan: Mapping[str, Any]) -> list[float]:
+    """Return the rates that a published plan's schedule passes through, [0.0] for none."""
+    return [rate for _, rate in plan.get("schedule", {}).get("rates", ())] or [0.0]
+
+
+def span(values: Sequence[float]) -> str:
+    """Return "low to high", or the one value that all are."""
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
 def chart_data(plan: Plan, stats: LoadStats, series: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the charts of a result need, the same few kilobytes for a thousand requests and for a million."""
     distribution = {

@@ -65,7 +65,8 @@ class Measured:
     def draw(self, random: Random) -> int:
         percent = 100 * random.random()
         (from_, few), (to, many) = next(pair for pair in pairwise(self.points) if percent <= pair[1][0])
-        return min(round(few * (many / few) ** ((percent - from_) / (to - from_))), self.high)
+        share = (percent - from_) / (to - from_)
+        return min(round(exp(log(few) * (1 - share) + log(many) * share)), self.high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,12 +83,14 @@ def stop(run_id: str) -> bool:
     return True
 
 
-def set_users(run_id: str, users: int) -> bool:
-    """Change the number of synthetic users per backend of a running closed loop."""
+def steer(run_id: str, load: Mapping[str, float]) -> bool:
+    """Change the load on each backend of a run that is going on: {"users": N} of closed loops, {"rate": requests per
+    second} of an open one. False where it does not run here.
+    """
     process = _running.get(run_id)
     if process is None:
         return False
-    control(process.folder, {"users": users})
+    control(process.folder, load)
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from webapp.services.scenarios import scenarios
 
 WARMUP, COOLDOWN = 0.1, 0.05  # shares of a run that are cut, unless said otherwise
 MAX_FILE_BYTES = 64 << 20
+STAGE = re.compile(r"(?P<level>\d+(?:\.\d+)?):(?P<time>\d+(?:\.\d+)?)(?P<unit>s|m|h|)")
+SECONDS_PER = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class Refusal(ValueError):
@@ -33,6 +36,8 @@ class Wishes:
 
     `users`, and the rates of an open loop, hold for each backend. `ramp` is "FROM:TO" requests per second over the
     run, `steps` "1,5,10", `spike` "COUNT@SECONDS", `trace` the text of a CSV file, `prompts` that of a file of prompts.
+    `stages` is "10:30s,50:1m": to 10 within 30 s, then to 50 within a minute; requests per second where `arrival` says
+    how they arrive, else users. They replace the duration by their sum.
     """
 
     backends: tuple[str, ...] = ()
@@ -43,6 +48,7 @@ class Wishes:
     cv: float = 2.0
     ramp: str = ""
     steps: str = ""
+    stages: str = ""
     spike: str = ""
     trace: str = ""
     paired: bool = False
@@ -78,6 +84,8 @@ def plan(wishes: Wishes, where: Where) -> tuple[Plan, dict[str, str]]:
     Raises Refusal with one sentence.
     """
     try:
+        if wishes.stages:
+            wishes = replace(wishes, duration_s=_stages(wishes)[-1][0])
         specs = [_spec(slug) for slug in wishes.backends]
         targets, secrets = _targets(specs, wishes, where)
         schedule = _schedule(wishes)
@@ -88,14 +96,15 @@ def plan(wishes: Wishes, where: Where) -> tuple[Plan, dict[str, str]]:
             targets=targets,
             wire=wishes.wire,
             mode=mode,
-            users=1 if wishes.users is None else wishes.users,
+            users=_users(wishes),
+            stages=_stages(wishes) if mode == "users" else (),
             schedule=schedule or Schedule(),
             behaviour=Behaviour(wishes.think_s, wishes.patience_s, wishes.read_bytes_per_s, wishes.reconnect_s),
             duration_s=wishes.duration_s,
             warmup_s=_cut(wishes.warmup_s, 0.0 if timed else WARMUP, wishes.duration_s),
             cooldown_s=_cut(wishes.cooldown_s, 0.0 if timed else COOLDOWN, wishes.duration_s),
             grace_s=wishes.grace_s,
-            ramp_s=min(wishes.duration_s * WARMUP, 30.0) if mode != "rate" else 0.0,
+            ramp_s=min(wishes.duration_s * WARMUP, 30.0) if mode != "rate" and not wishes.stages else 0.0,
             mix=wishes.mix,
             turns=wishes.turns,
             prompts=prompts,
@@ -171,14 +180,35 @@ def _schedule(wishes: Wishes) -> Schedule | None:
     elif wishes.steps:
         rates = _numbers(wishes.steps, ",", "--steps wants requests per second, such as 5,10,20.")
         found = arrivals.steps(kind, rates, wishes.duration_s, cv)
+    elif wishes.stages and wishes.arrival:
+        found = Schedule(kind, _stages(wishes), cv)
     elif wishes.rate is not None:
         found = arrivals.flat(kind, wishes.rate, cv)
     if wishes.spike:
         count, at_s = _numbers(wishes.spike, "@", "--spike wants COUNT@SECONDS, such as 100@10.", 2)
         found = replace(found or Schedule(kind), spikes=((at_s, int(count)),))
     if found is None and wishes.arrival:
-        raise Refusal("--arrival needs a --rate (or --ramp, --steps).")
+        raise Refusal("--arrival needs a --rate (or --ramp, --steps, --stages).")
     return found
+
+
+def _users(wishes: Wishes) -> int:
+    if wishes.stages:
+        return 0
+    return 1 if wishes.users is None else wishes.users
+
+
+def _stages(wishes: Wishes) -> tuple[tuple[float, float], ...]:
+    """Return "10:30s,50:1m" as points over time, from nothing at the start."""
+    if not wishes.stages:
+        return ()
+    points = [(0.0, 0.0)]
+    for stage in wishes.stages.split(","):
+        form = STAGE.fullmatch(stage.strip())
+        if form is None:
+            raise Refusal(f"--stages wants LEVEL:SECONDS, such as 10:30s,50:1m; {stage[:20]!r} is none.")
+        points.append((points[-1][0] + float(form["time"]) * SECONDS_PER[form["unit"]], float(form["level"])))
+    return tuple(points)
 
 
 def _prompts(wishes: Wishes) -> tuple[mixes.Question, ...]:

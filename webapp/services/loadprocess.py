@@ -71,7 +71,7 @@ class LoadProcess:
 
 
 def control(folder: Path, wish: Mapping[str, Any]) -> None:
-    """Tell a running load test something: {"users": N} or {"stop": true}. It looks ten times a second."""
+    """Tell a running load test something: {"users": N}, {"rate": R} or {"stop": true}. It looks ten times a second."""
     partial = folder / "control.json.part"
     partial.write_bytes(orjson.dumps(dict(wish)))
     partial.replace(folder / "control.json")

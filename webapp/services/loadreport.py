@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from webapp.core import charts
 from webapp.core.loadstats import FIGURES
-from webapp.core.loadsummary import number
+from webapp.core.loadsummary import load_words, number
 
 log = logging.getLogger(__name__)
 
@@ -218,8 +218,4 @@ def _notes(summary: Mapping[str, Any]) -> SafeString:
 
 def _load(plan: Mapping[str, Any]) -> str:
     wire = {"sse": "the machine wire", "ws": "the page's socket", "direct": "the backends' own URLs"}[plan["wire"]]
-    if plan["mode"] == "rate":
-        rates = [rate for _, rate in plan["schedule"]["rates"]]
-        rate = f"{max(rates):g} requests/s ({plan['schedule']['kind']})" if rates else "a trace"
-        return f"open loop, {rate} on each backend, mix {plan['mix']}, over {wire}"
-    return f"{plan['users']} users on each backend, mix {plan['mix']}, over {wire}"
+    return f"{load_words(plan)}, mix {plan['mix']}, over {wire}"

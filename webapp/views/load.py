@@ -120,13 +120,13 @@ def start(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @operator_only
-def users(request: HttpRequest, run_id: str) -> HttpResponse:
-    """Change the number of synthetic users of a run that is going on."""
+def steer(request: HttpRequest, run_id: str) -> HttpResponse:
+    """Change the users, or the requests per second, of a run that is going on."""
     try:
-        count = int(request.POST.get("users", ""))
-    except ValueError:
-        return JsonResponse({"error": "The number of users has to be a whole number."}, status=400)
-    if not load.set_users(_run(run_id).id, max(0, count)):
+        wish = loadforms.steering(request.POST)
+    except Refusal as refused:
+        return JsonResponse({"error": str(refused)}, status=400)
+    if not load.steer(_run(run_id).id, wish):
         return JsonResponse({"error": "This load run is not going on any more."}, status=409)
     return HttpResponse(status=204)
 

@@ -8,6 +8,7 @@ from typing import Any
 from django.urls import reverse
 
 from webapp.core.loadcompare import CANNOT_TELL, NO_DIFFERENCE, Difference, difference
+from webapp.core.loadsummary import load_words
 from webapp.core.verdict import duration
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
@@ -80,7 +81,7 @@ def _doubts(a: LoadRun, b: LoadRun) -> list[str]:
             found.append(f"In run {name} the generator itself was the limit: its figures are not the server's.")
         if run.state != LoadRun.State.DONE:
             found.append(f"Run {name} did not run to its end ({run.state}).")
-    words = (contexts.load_words(a), contexts.load_words(b))
+    words = (load_words(a.plan), load_words(b.plan))
     mixes = (a.plan.get("mix"), b.plan.get("mix"))
     for what, (one, two) in (("load", words), ("mix", mixes), ("wire", (a.wire, b.wire))):
         if one != two:

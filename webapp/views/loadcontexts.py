@@ -8,6 +8,7 @@ from typing import Any
 from django.urls import reverse
 
 from webapp.core.loadplan import CAPS
+from webapp.core.loadsummary import load_words, rates, span
 from webapp.core.stats import ENOUGH_FOR
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
@@ -24,26 +25,30 @@ FIGURES = (
     ("e2e", "Whole answer", "e2e"),
 )  # in a summary, in words, and in the definitions
 WIRES = {"sse": "the machine wire (/v1)", "ws": "the page's socket", "direct": "the backends' own URLs"}
+LEAST_MOST_RATE = 20.0  # requests per second: how far up a slider goes at least
 VERDICT_LEVELS = {0: "good", 1: "bad", 3: "bad", 4: "unknown"}
 
 
 def live(run: LoadRun) -> dict[str, Any]:
     """Return what a page needs to follow a run, and to steer it."""
+    rate = rates(run.plan)[-1]
     return {
         "id": run.id,
         "running": run.state == LoadRun.State.RUNNING,
         "state": run.state,
         "note": run.note,
         "users": run.plan.get("users", 0),
-        "steerable": run.mode == "users",
+        "steers": _steers(run),
         "most_users": CAPS.users // max(1, len(run.backends)),
+        "rate": rate,
+        "most_rate": min(CAPS.rate / max(1, len(run.backends)), max(LEAST_MOST_RATE, 5 * rate)),
         "backends": targets(run),
         "url": reverse("load-run", args=[run.id]),
         "live_url": reverse("load-live", args=[run.id]),
         "charts_url": reverse("load-live-charts", args=[run.id]),
-        "users_url": reverse("load-users", args=[run.id]),
+        "steer_url": reverse("load-steer", args=[run.id]),
         "stop_url": reverse("load-stop", args=[run.id]),
-        "words": load_words(run),
+        "words": load_words(run.plan),
     }
 
 
@@ -61,18 +66,11 @@ def targets(run: LoadRun) -> list[dict[str, str]]:
     ]
 
 
-def load_words(run: LoadRun) -> str:
-    """Say in words how a run loads its backends."""
-    plan = run.plan
-    each = " on each backend" if len(run.backends) > 1 else ""
+def _steers(run: LoadRun) -> str:
+    """Return what of a running load can be changed: "users", "rate" or "" for nothing."""
     if run.mode == "rate":
-        schedule = plan["schedule"]
-        rates = [rate for _, rate in schedule["rates"]]
-        kind = {"gamma": f"in bursts (cv {schedule['cv']:g})", "poisson": "at random", "constant": "evenly"}
-        rate = f"{max(rates):g} requests/s {kind.get(schedule['kind'], '')}" if rates else "a trace or a spike"
-        return f"open loop: {rate}{each}"
-    users = f"{plan['users']} user{'s' if plan['users'] != 1 else ''}"
-    return f"{'paired: ' if run.mode == 'pairs' else ''}{users}{each}"
+        return "rate" if run.plan.get("schedule", {}).get("rates") else ""
+    return "users" if run.mode == "users" else ""
 
 
 def row(run: LoadRun) -> dict[str, Any]:
@@ -81,9 +79,9 @@ def row(run: LoadRun) -> dict[str, Any]:
     return {
         "id": run.id,
         "url": reverse("load-run", args=[run.id]),
-        "title": run.title or load_words(run).capitalize(),
+        "title": run.title or load_words(run.plan).capitalize(),
         "when": run.created_at,
-        "words": load_words(run),
+        "words": load_words(run.plan),
         "mix": run.plan.get("mix", ""),
         "duration": f"{run.plan.get('duration_s', 0):g} s",
         "state": run.state,
@@ -105,7 +103,7 @@ def result(run: LoadRun) -> dict[str, Any]:
     summary = run.summary
     found = {
         **live(run),
-        "title": run.title or load_words(run).capitalize(),
+        "title": run.title or load_words(run.plan).capitalize(),
         "when": run.created_at,
         "exit_code": run.exit_code,
         "facts": _facts(run),
@@ -223,16 +221,23 @@ def _generator(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(run: LoadRun) -> list[tuple[str, str]]:
     plan = run.plan
-    facts = [("", load_words(run))] if run.title else []
+    facts = [("", load_words(run.plan))] if run.title else []
     facts += [("mix", plan.get("mix", "")), ("over", WIRES.get(run.wire, run.wire))]
     if slo := (run.summary.get("slo") or {}).get("text") or plan.get("slo", ""):
         facts.append(("SLO", slo))
-    users = [line["users"] for line in run.charts.get("series", ())]
-    if run.mode == "users" and users and min(users) != max(users):
-        facts.append(("changed while it ran", f"{min(users)} to {max(users)} users"))
+    if changed := _changed(run):
+        facts.append(("changed while it ran", changed))
     if measured := run.summary.get("measured_s"):
         facts.append(("measured", f"{measured:g} s of {plan.get('duration_s', 0):g} s"))
     return facts
+
+
+def _changed(run: LoadRun) -> str:
+    """Say between what somebody has moved a run's load; "" where nobody has."""
+    name, unit = {"users": ("users", "users"), "rate": ("rate", "requests/s")}.get(_steers(run), ("", ""))
+    found = [line[name] for line in run.charts.get("series", ()) if line.get(name) is not None] if name else []
+    planned = run.plan.get("stages") or len(set(rates(run.plan))) > 1
+    return f"{span(found)} {unit}" if found and min(found) != max(found) and not planned else ""
 
 
 def _settings(run: LoadRun) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite, nan
 from typing import Any
 
 from django.http.request import QueryDict
@@ -96,9 +97,19 @@ def wishes(post: QueryDict) -> Wishes:
     )
 
 
+def steering(post: QueryDict) -> dict[str, float]:
+    """Return what a slider asks of a running load. Raises Refusal."""
+    if "rate" in post:
+        return {"rate": max(0.0, _number(post, "rate", ""))}
+    return {"users": max(0, round(_number(post, "users", "")))}
+
+
 def _number(post: QueryDict, name: str, default: str) -> float:
     text = post.get(name, "").strip() or default
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
-        raise Refusal(f"{name.capitalize()} has to be a number, not {text[:20]!r}.") from None
+        found = nan
+    if not isfinite(found):
+        raise Refusal(f"{name.capitalize()} has to be a number, not {text[:20]!r}.")
+    return found

@@ -28,6 +28,8 @@ WHAT = (
     "run (default); search: how many users; ab: paired comparison; sweep: throughput against interactivity; "
     "report: write report.html of --out again"
 )
+LOADS = ("users", "rate", "ramp", "steps", "stages", "trace")
+DURATION_S = 30.0
 LOOK_S = 0.5
 SAY_EVERY = 4  # looks
 REASONS = """exit codes: 0 pass, 1 errors in the run, 3 SLO missed, 4 not measurable"""
@@ -48,9 +50,11 @@ class Command(BaseCommand):
         add("--cv", type=float, default=2.0, help="coefficient of variation of gamma gaps (default %(default)s)")
         add("--ramp", default="", metavar="FROM:TO", help="open loop: requests per second from the start to the end")
         add("--steps", default="", metavar="R1,R2,…", help="open loop: equally long steps of requests per second")
+        add("--stages", default="", metavar="L:T,L:T,…",
+            help="10:30s,50:5m: to 10 users in 30 s, to 50 in 5 min; with --arrival, requests per second")  # fmt: skip
         add("--spike", default="", metavar="COUNT@SECONDS", help="so many requests at one instant")
         add("--trace", type=Path, metavar="CSV", help="replay times and lengths")
-        add("--duration", type=float, required=False, default=30.0, metavar="S", help="seconds (of each step)")
+        add("--duration", type=float, metavar="S", help="seconds, of each run of a search or sweep (default 30)")
         add("--warmup", type=float, metavar="S", help="cut from the beginning (default a tenth)")
         add("--cooldown", type=float, metavar="S", help="cut from the end (default a twentieth)")
         add("--grace", type=float, default=30.0, metavar="S", help="wait so long for answers that are still coming")
@@ -175,8 +179,11 @@ class Command(BaseCommand):
 
 def _wishes(options: dict[str, Any]) -> Wishes:
     paired = options["what"] == "ab"
-    if options["users"] and options["rate"]:
-        raise Refusal("Give --users (closed loop) or --rate (open loop), not both.")
+    given = [f"--{name}" for name in LOADS if options[name]]
+    if len(given) > 1:
+        raise Refusal(f"Give one of {' and '.join(given)}; each says how much load there is.")
+    if options["stages"] and options["duration"]:
+        raise Refusal("--stages say how long the run is; leave --duration out.")
     rate = _number(options["rate"], "--rate") if options["rate"] else None
     users = _number(options["users"], "--users") if options["users"] else None
     return Wishes(
@@ -188,10 +195,11 @@ def _wishes(options: dict[str, Any]) -> Wishes:
         cv=options["cv"],
         ramp=options["ramp"],
         steps=options["steps"],
+        stages=options["stages"],
         spike=options["spike"],
         trace=read_text(options["trace"], "trace") if options["trace"] else "",
         paired=paired,
-        duration_s=options["duration"],
+        duration_s=DURATION_S if options["duration"] is None else options["duration"],
         warmup_s=options["warmup"],
         cooldown_s=options["cooldown"],
         grace_s=options["grace"],
