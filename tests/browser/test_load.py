@@ -106,6 +106,29 @@ async def test_the_slider_changes_a_running_load_and_stop_ends_it(
     assert live_app.json(f"/load/{run}/live.json")["state"] == "stopped"
 
 
+async def test_the_rate_of_a_running_open_loop_is_moved_by_its_slider(
+    stage: Stage, drawer: Drawer, live_app: LiveApp
+) -> None:
+    await stage.open(FAST)
+    await drawer.open()
+    await stage.page.select_option("#load-controls [name=arrival]", "constant")
+    await stage.page.fill("#load-controls [name=rate]", "4")
+    await stage.page.click("#load-start")
+    await drawer.says(r"^4.0 requests/s each · A p95 [\d.]+ ms")
+    await stage.page.fill("#load-rate", "16")
+    await drawer.says(r"^16 requests/s each")
+    run = await stage.page.get_attribute("#load-controls", "data-run")
+    await stage.page.wait_for_timeout(1500)
+    await stage.race()
+    mark = await stage.lane(0).card.locator(".lane-load").inner_text()
+    assert re.search(r"TTFT [\d.]+ m?s, (the \d+\w\w percentile of|among) \d+ requests right now", mark), mark
+    await drawer.stop()
+    rates = [line["rate"] for line in live_app.json(f"/load/{run}/live.json")["lines"]]
+    assert set(rates) == {4, 16}
+    page = await (await stage.page.request.get(f"{stage.url}/load/{run}/")).text()
+    assert "4 to 16 requests/s" in page
+
+
 async def test_a_refused_load_says_why_beside_its_button(stage: Stage, drawer: Drawer) -> None:
     await stage.open(FAST)
     await drawer.open()
