@@ -15,6 +15,7 @@ from tests.upstreams.good import TIME_INFO, TIMINGS
 from tests.upstreams.replay import CAPTURES, DATA
 from tests.upstreams.streams import BAD_JSON, ERROR_EVENT, INVALID_UTF8, LONE_SURROGATE, UNICODE_STREAM, WRONG_SHAPES
 from tests.upstreams.wire import DONE, TEXT, UNICODE_TEXT, event, usage
+from webapp.core import openai
 from webapp.core.errors import Outcome, StreamError
 from webapp.core.meter import FORGIVEN_EVENTS, StreamMeter
 from webapp.core.openai import Usage
@@ -185,11 +186,23 @@ def test_no_text_leaves_no_first_and_no_last_token():
     assert (meter.marks.first_token, meter.marks.first_output, meter.marks.last_token) == (None, None, None)
 
 
-def test_receive_returns_the_chunks_that_this_read_completed():
+def chunks_of(reads: list[bytes]) -> list[openai.Chunk]:
+    """Return what the meter passes on of each of these reads."""
     meter = measured()
-    assert [chunk.content for chunk in meter.receive(ROLE + HI + HI[:9], at(1))] == ["", "Hi"]
-    assert [chunk.content for chunk in meter.receive(HI[9:] + STOP, at(2))] == ["Hi", ""]
-    assert [chunk.done for chunk in meter.receive(DONE, at(3))] == [True]
+    meter.chunks = []
+    for n, data in enumerate(reads):
+        assert meter.receive(data, at(n)) == any(ends in data for ends in (b"\n\n", b"\r\r", b"\r\n\r\n"))
+    return meter.chunks
+
+
+def test_every_event_is_passed_on_with_the_read_that_completed_it():
+    chunks = chunks_of([ROLE + HI + HI[:9], HI[9:] + STOP, DONE])
+    assert "".join(chunk.content for chunk in chunks) == "HiHi"
+    assert [chunk.done for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+
+
+def test_nobody_keeps_chunks_that_nobody_passes_on():
+    assert measured((0, ROLE + HI + END)).chunks is None
 
 
 # Token counts
@@ -268,10 +281,12 @@ def test_nothing_is_taken_after_the_end_marker():
 
 def test_text_in_the_same_read_as_an_error_is_kept_and_handed_on():
     meter = measured()
-    assert [chunk.content for chunk in meter.receive(HI + HI + ERROR_EVENT + HI, at(1))] == ["Hi", "Hi"]
+    meter.chunks = []
+    assert meter.receive(HI + HI + ERROR_EVENT + HI, at(1))
+    assert [chunk.content for chunk in meter.chunks] == ["Hi", "Hi"]
     assert meter.ended
     assert not meter.marker
-    assert meter.receive(HI + END, at(2)) == []
+    assert not meter.receive(HI + END, at(2))
     with pytest.raises(StreamError, match="died"):
         meter.finish(at(3))
     assert text_of(meter) == "HiHi"

@@ -118,19 +118,19 @@ async def test_what_the_server_says_of_its_times_is_kept_apart(
     assert turn.meter.server_times == times
 
 
-async def test_the_listener_hears_of_every_chunk_once_and_in_order(up: Upstream, client: OpenAIHTTP):
-    heard: list[Chunk] = []
+async def test_whoever_passes_an_answer_on_gets_every_chunk_once_and_in_order(up: Upstream, client: OpenAIHTTP):
     turn = turn_to(up.url)
-    await run_turn(turn, client, heard.extend)
+    turn.meter.chunks = heard = list[Chunk]()
+    await run_turn(turn, client)
     assert "".join(chunk.content for chunk in heard) == TEXT
     assert heard[-1].done
 
 
-async def test_the_listener_hears_the_text_ahead_of_an_error_in_the_same_read(client: OpenAIHTTP):
+async def test_the_text_ahead_of_an_error_in_the_same_read_is_passed_on(client: OpenAIHTTP):
     async with scripted_upstream(gap_s=0) as up:
-        heard: list[Chunk] = []
         turn = turn_to(up.url, "fault-u17")
-        await run_turn(turn, client, heard.extend)
+        turn.meter.chunks = heard = list[Chunk]()
+        await run_turn(turn, client)
     assert turn.outcome is Outcome.ERROR
     assert "".join(chunk.content for chunk in heard) == turn.text == "".join(TOKENS[:3])
 
@@ -214,7 +214,7 @@ async def test_cancelling_keeps_the_text_so_far_and_says_who_did_it(outcome: Out
     turn = turn_to(up.url, "fault-u12")
     turn.if_cancelled = outcome
     heard = asyncio.Event()
-    task = asyncio.create_task(run_turn(turn, client, lambda _: heard.set() if len(turn.meter.deltas) == 3 else None))
+    task = asyncio.create_task(run_turn(turn, client, lambda: heard.set() if len(turn.meter.deltas) == 3 else None))
     await heard.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -237,8 +237,8 @@ async def test_a_stop_after_the_end_marker_leaves_the_answer_done(up: Upstream, 
 
 
 async def test_a_listener_that_fails_ends_its_own_turn_and_closes_the_upstream(up: Upstream, client: OpenAIHTTP):
-    def fail(chunks: list[Chunk]) -> None:
-        if chunks:
+    def fail() -> None:
+        if turn.meter.deltas:
             raise RuntimeError("ours")
 
     turn = turn_to(up.url, "fault-u12")

@@ -48,6 +48,27 @@ class Deltas(Sequence[Delta]):
         self._tokens.append(_UNKNOWN if tokens is None else min(tokens, _MOST))
         self._at_ns.append(at_ns)  # last: its length is ours, and another thread may be looking
 
+    def add_pieces(self, at_ns: int, kind: str, pieces: Sequence[bytes]) -> str:
+        """Add the text of successive events that arrived together, as UTF-8, and return it all; empty pieces are none.
+
+        As with `add` where the server does not say how many tokens it sent.
+        """
+        before, count = len(self._text), 0
+        for piece in pieces:
+            if piece:
+                self._text += piece
+                self._ends.append(len(self._text))
+                count += 1
+        if count == 1:
+            self._kinds.append(_CODE_OF_KIND[kind])
+            self._tokens.append(_UNKNOWN)
+            self._at_ns.append(at_ns)
+        else:
+            self._kinds += bytes((_CODE_OF_KIND[kind],)) * count
+            self._tokens.extend([_UNKNOWN] * count)
+            self._at_ns.extend([at_ns] * count)
+        return self._text[before:].decode()
+
     def __len__(self) -> int:
         return len(self._at_ns)
 

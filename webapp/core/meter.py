@@ -11,9 +11,10 @@ from typing import Any
 from webapp.core import openai
 from webapp.core.deltas import Deltas
 from webapp.core.errors import StreamError
-from webapp.core.openai import Chunk, Usage
+from webapp.core.openai import Chunk, Usage, plain_chunk
 from webapp.core.spec import Limits
 from webapp.core.sse import SSEDecoder, SSEEvent
+from webapp.core.stencil import Stencil
 from webapp.core.timing import Marks, estimate_tokens
 
 FORGIVEN_EVENTS = 5  # malformed events that a stream survives; more is a server that speaks something else
@@ -26,12 +27,13 @@ class StreamMeter:
     Feed it with `receive(data, at_ns)` for each read until `ended`, then call `finish(at_ns)` once. `deltas` only ever
     grows, so that a display can follow it with an index of its own and never delays the reader. `marks` may be shared
     with the connection, which knows when the request was sent. `marker` is True once [DONE] has been seen; `error` is
-    what broke the stream off.
+    what broke the stream off. Whoever passes the answer on gives a list as `chunks`, to which what arrived is appended.
     """
 
     marks: Marks = field(default_factory=Marks)
     limits: Limits = field(default_factory=Limits)
     deltas: Deltas = field(default_factory=Deltas)
+    chunks: list[Chunk] | None = None
     usage: Usage | None = None
     finish_reason: str | None = None
     server_times: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -45,6 +47,7 @@ class StreamMeter:
 
     def __post_init__(self) -> None:
         self._decoder = SSEDecoder(self.limits.line_bytes)
+        self._stencil = Stencil()
 
     @property
     def tokens(self) -> tuple[int, bool]:
@@ -62,30 +65,30 @@ class StreamMeter:
     def comments(self) -> int:
         return self._decoder.comments
 
-    def receive(self, data: bytes, at_ns: int) -> list[Chunk]:
-        """Take one read that arrived at `at_ns` (monotonic ns) and return the chunks it completed.
+    def receive(self, data: bytes, at_ns: int) -> bool:
+        """Take one read that arrived at `at_ns` (monotonic ns); return whether it completed an event.
 
-        Chunks of one read share its time: that is the truth there is. Where the stream breaks the protocol or a limit,
-        `error` is set and the chunks ahead of the fault are returned, so that nothing that arrived is lost.
+        Events of one read share its time: that is the truth there is. Where the stream breaks the protocol or a limit,
+        `error` is set; what came ahead of the fault is taken, so that nothing that arrived is lost.
         """
-        if self.ended:
-            return []
+        if self.marker or self.error is not None:
+            return False
         self.reads += 1
+        if self._receive_plain(data, at_ns):
+            return True
+        events = self._events
         room_bytes = self.limits.body_bytes - self.received_bytes
         self.received_bytes += len(data)
-        chunks: list[Chunk] = []
         try:
             for event in self._decoder.feed(data[:room_bytes]):
-                chunk = self._take(event, at_ns)
-                if chunk is not None:
-                    chunks.append(chunk)
+                self._take(event, at_ns)
                 if self.marker:
-                    return chunks
+                    return True
             if len(data) > room_bytes:
                 raise self._too_much(f"over {self.limits.body_bytes >> 20} MiB")
         except StreamError as error:
             self.error = error
-        return chunks
+        return self._events > events
 
     def finish(self, at_ns: int) -> list[str]:
         """End the measurement at `at_ns` and return notes on the ending, mostly none.
@@ -111,7 +114,30 @@ class StreamMeter:
             notes.append("empty answer")
         return notes
 
-    def _take(self, event: SSEEvent, at_ns: int) -> Chunk | None:
+    def _receive_plain(self, data: bytes, at_ns: int) -> bool:
+        """Take a read of nothing but text, as most are, without parsing it. False, and nothing taken, for any other."""
+        limits, events = self.limits, self._decoder.whole_events(data)
+        if not events or (pieces := self._stencil.pieces(events)) is None:
+            return False
+        if (
+            self._events + len(pieces) > limits.events
+            or self.received_bytes + len(data) > limits.body_bytes
+            or len(events) > limits.line_bytes
+        ):
+            return False
+        self._decoder.skip(data)
+        self._events += len(pieces)
+        self.received_bytes += len(data)
+        kind = self._stencil.kind
+        text = self.deltas.add_pieces(at_ns, kind, pieces)
+        if text:  # not the first: that taught the stencil
+            self.marks.last_token = at_ns
+            self.chars += len(text)
+        if self.chunks is not None:
+            self.chunks.append(plain_chunk(kind, text, events))
+        return True
+
+    def _take(self, event: SSEEvent, at_ns: int) -> None:
         self._events += 1
         if self._events > self.limits.events:
             raise self._too_much(f"over {self.limits.events:,} events")
@@ -121,10 +147,12 @@ class StreamMeter:
             chunk = openai.parse(event)
         except ValueError as error:
             self._forgive(error)
-            return None
+            return
+        if self.chunks is not None:
+            self.chunks.append(chunk)
         if chunk.done:
             self.marker = True
-            return chunk
+            return
         if chunk.finish_reason:
             self.finish_reason = chunk.finish_reason
         self._add_text(chunk, at_ns)
@@ -133,7 +161,7 @@ class StreamMeter:
             self.marks.usage = at_ns
         if chunk.server_times:
             self.server_times.update(chunk.server_times)
-        return chunk
+        self._stencil.learn(chunk)
 
     def _add_text(self, chunk: Chunk, at_ns: int) -> None:
         if not (chunk.content or chunk.reasoning or chunk.tool):

@@ -37,7 +37,8 @@ class Usage:
 class Chunk(NamedTuple):
     """One event of a stream. Empty strings and None where the event carried nothing of the kind.
 
-    A tuple for the reason that `Delta` is one: it is made for every streamed piece.
+    Or several events that hold nothing but text, read together: then `data` is empty, `wire` their bytes as they came,
+    and `content` or `reasoning` their whole text. A tuple for the reason that `Delta` is one: many are made.
     """
 
     data: bytes
@@ -49,6 +50,14 @@ class Chunk(NamedTuple):
     server_times: tuple[tuple[str, dict[str, Any]], ...] = ()
     has_choices: bool = False
     done: bool = False
+    wire: bytes = b""
+
+
+def plain_chunk(kind: str, text: str, wire: bytes) -> Chunk:
+    """Return the chunk for whole events that hold nothing but `text`, of `kind` "content" or "reasoning"."""
+    if kind == "content":
+        return Chunk(b"", text, has_choices=True, wire=wire)
+    return Chunk(b"", "", text, has_choices=True, wire=wire)
 
 
 def request_body(model: str, prompt: PromptSpec) -> bytes:
@@ -217,7 +226,7 @@ def upstream_error(body: Any) -> StreamError:
 
 def assemble(chunks: Sequence[Chunk]) -> dict[str, Any]:
     """Return the chunks of one finished stream as the body of a non-streaming answer."""
-    bodies = [_loads(chunk.data) for chunk in chunks if not chunk.done]
+    bodies = [_loads(chunk.data) for chunk in chunks if not (chunk.done or chunk.wire)]
     message: dict[str, Any] = {"role": "assistant", "content": "".join(chunk.content for chunk in chunks)}
     if reasoning := "".join(chunk.reasoning for chunk in chunks):
         message["reasoning"] = reasoning

@@ -72,6 +72,23 @@ class SSEDecoder:
         if len(self._rest) > self._max_line_bytes:
             raise self._too_large()
 
+    def whole_events(self, data: bytes) -> bytes:
+        """Return the events that `data` completes as the bytes they came in, b"" where that is not simple to say.
+
+        Nothing is taken: `feed` follows as if this had not been called, or `skip` where the events have been read.
+        """
+        if self._at_start or self._skip_lf or self._data or self._name:
+            return b""
+        if not self._rest and data.endswith(b"\n\n"):
+            return data
+        end = data.rfind(b"\n\n") + 2
+        return bytes(self._rest) + data[:end] if end > 1 else b""
+
+    def skip(self, data: bytes) -> None:
+        """Take `data` whose `whole_events` have been read elsewhere; what follows them is kept for the next read."""
+        if self._rest or not data.endswith(b"\n\n"):
+            self._rest = bytearray(data[data.rfind(b"\n\n") + 2 :])
+
     def _is_one_event(self, data: bytes) -> bool:
         """Return whether this read is one event of one line of data and nothing else, as most reads are."""
         return (

@@ -10,7 +10,6 @@ from typing import Any
 from webapp.backends import Backend
 from webapp.clock import now_ns
 from webapp.core.errors import Outcome, StreamError
-from webapp.core.openai import Chunk
 from webapp.core.scenario import Step
 from webapp.core.spec import BackendSpec, PromptSpec
 from webapp.services.turns import LiveTurn, run_turn
@@ -231,7 +230,7 @@ class _Listener:
         self._notify = notify
         self._shown = False
 
-    def __call__(self, _: list[Chunk]) -> Awaitable[None] | None:
+    def __call__(self) -> Awaitable[None] | None:
         urgent = not self._shown and bool(self._deltas)
         self._shown = self._shown or urgent
         self._notify(urgent)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 DONE_EVENT = encode_event(openai.DONE)
 # Two seconds of the fastest backend there is. A client that is further behind makes the backend wait: what it does not
 # read would otherwise be kept for it here, without a limit.
-MOST_UNSENT_CHUNKS = 4096
+MOST_UNSENT_BYTES = 1 << 20
 SLOW_CLIENT = "the client read too slowly and made the backend wait: the times hold its pauses"
 
 
@@ -47,6 +47,8 @@ class Relay:
         self.turn = LiveTurn(spec, prompt)
         self._include_usage = include_usage
         self._chunks: list[Chunk] = []
+        self.turn.meter.chunks = self._chunks
+        self._taken_bytes = 0  # of what the backend sent
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._streaming = False
@@ -68,7 +70,7 @@ class Relay:
         if (caller := asyncio.current_task()) is not None:
             caller.add_done_callback(self._abandon)
         self._watching.enter_context(loop_lag.watching())
-        work = run_turn(self.turn, upstreams.client(self.turn.spec), self._take)
+        work = run_turn(self.turn, upstreams.client(self.turn.spec), self._arrived)
         self._task = asyncio.get_running_loop().create_task(work, name="relay")
         self._task.add_done_callback(lambda _: self._changed.set())
         try:
@@ -89,9 +91,9 @@ class Relay:
             while True:
                 self._changed.clear()
                 finished = self._task.done()
-                chunks, self._chunks = self._chunks, []
+                data = self._unsent()
                 self._room.set()
-                if data := b"".join([encode_event(chunk.data) for chunk in chunks if self._wanted(chunk)]):
+                if data:
                     yield data
                 if finished:
                     break
@@ -134,10 +136,16 @@ class Relay:
         if self._task is not None:
             self._closing = asyncio.get_running_loop().create_task(self.close())
 
-    def _take(self, chunks: list[Chunk]) -> Awaitable[object] | None:
-        self._chunks += chunks
+    def _unsent(self) -> bytes:
+        """Return what has arrived since the last call, as it is passed on."""
+        data = b"".join([chunk.wire or encode_event(chunk.data) for chunk in self._chunks if self._wanted(chunk)])
+        self._chunks.clear()
+        self._taken_bytes = self.turn.meter.received_bytes
+        return data
+
+    def _arrived(self) -> Awaitable[object] | None:
         self._changed.set()
-        if len(self._chunks) <= MOST_UNSENT_CHUNKS or not self._streaming:
+        if not self._streaming or self.turn.meter.received_bytes - self._taken_bytes <= MOST_UNSENT_BYTES:
             return None
         if SLOW_CLIENT not in self.turn.notes:
             self.turn.notes.append(SLOW_CLIENT)

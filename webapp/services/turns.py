@@ -14,7 +14,6 @@ from webapp.backends import Backend, keys
 from webapp.clock import now_ns
 from webapp.core.errors import Outcome, StreamError
 from webapp.core.meter import StreamMeter
-from webapp.core.openai import Chunk
 from webapp.core.spec import BackendSpec, Limits, PromptSpec
 from webapp.core.timing import Figures, Marks, figures
 from webapp.models import new_id
@@ -24,11 +23,12 @@ NS_PER_S = 1_000_000_000
 # ready whenever it is looked at would otherwise keep every other one waiting.
 PART_BYTES = 4 * 1024
 
-# Called with the chunks of each read. It may return something to await where no more can be taken for now.
-Listener = Callable[[list[Chunk]], Awaitable[object] | None]
+# Called when the backend has accepted the request, and after each read that completed an event. It may return something
+# to await where no more can be taken for now.
+Listener = Callable[[], Awaitable[object] | None]
 
 
-def no_listener(_: list[Chunk]) -> None:
+def no_listener() -> None:
     """For turns that nobody follows."""
 
 
@@ -119,12 +119,12 @@ async def _read(turn: LiveTurn, backend: Backend, listener: Listener, watchdog: 
     meter = turn.meter
     async with backend.open(turn.spec, turn.prompt, meter.marks) as answer:
         turn.reused, turn.simulated = answer.reused, answer.simulated
-        listener([])  # the backend has accepted the request
+        listener()
         async for data in answer.reads:
             at_ns = now_ns()
             if len(data) > PART_BYTES:
                 await _receive_parts(turn, data, at_ns, listener, watchdog)
-            elif (chunks := meter.receive(data, at_ns)) and (room := listener(chunks)) is not None:
+            elif meter.receive(data, at_ns) and (room := listener()) is not None:
                 await watchdog.hold(room)
             if meter.ended:
                 break
@@ -136,8 +136,8 @@ async def _read(turn: LiveTurn, backend: Backend, listener: Listener, watchdog: 
 async def _receive_parts(turn: LiveTurn, data: bytes, at_ns: int, listener: Listener, watchdog: Watchdog) -> None:
     """Take a long read part by part, all of it with the time at which it came, and let others run in between."""
     for start in range(0, len(data), PART_BYTES):
-        chunks = turn.meter.receive(data[start : start + PART_BYTES], at_ns)
-        if chunks and (room := listener(chunks)) is not None:
+        part = data[start : start + PART_BYTES]
+        if turn.meter.receive(part, at_ns) and (room := listener()) is not None:
             await watchdog.hold(room)
         if turn.meter.ended:
             return
