@@ -16,11 +16,13 @@ from webapp.clock import now_ns
 from webapp.core.errors import Outcome
 from webapp.core.scenario import Scenario, Step
 from webapp.core.spec import BackendSpec, PromptSpec
+from webapp.core.truth import Truth, emitted, truth
 from webapp.core.verdict import LaneResult, Verdict, Warn, judge
 from webapp.models import new_id
 from webapp.services import store
 from webapp.services.lanes import Lane
 from webapp.services.looplag import loop_lag
+from webapp.services.turns import LiveTurn
 from webapp.services.upstreams import upstreams
 
 log = logging.getLogger(__name__)
@@ -190,7 +192,7 @@ class Run:
                     log.error("a lane failed through a defect of ours", exc_info=result)
             for lane in lanes:
                 if not lane.ended:  # a task that is cancelled before its first step runs none of its code
-                    lane.outcome = lane.stop_as
+                    lane.end(lane.stop_as)
 
     def _note_lag(self) -> None:
         for lane in self.lanes:
@@ -276,6 +278,12 @@ def caption_lags_ms(lane: Lane) -> list[float]:
     """Return, for each finished step, the ms from when its text had been spoken to its answer's last text."""
     marks = [turn.marks for turn in lane.turns if turn.outcome is Outcome.DONE]
     return [(m.last_token - m.intended) / 1e6 for m in marks if m.last_token is not None and m.intended is not None]
+
+
+def truth_of(turn: LiveTurn) -> Truth | None:
+    """Return a whole answer's figures by its server's own stamps; None where it was not whole or bears none."""
+    stamps = emitted(turn.meter.server_times) if turn.outcome is Outcome.DONE else None
+    return truth(stamps, turn.figures()) if stamps is not None else None
 
 
 def entries_for(specs: Sequence[tuple[BackendSpec, str]]) -> list[Entry]:

@@ -21,6 +21,7 @@ from webapp.services.markdown import to_html
 from webapp.services.runs import Ask
 from webapp.services.scenarios import scenarios
 from webapp.services.writer import writer
+from webapp.views.accounts import account
 from webapp.views.readouts import readout
 
 Choice = tuple[str, str, str]
@@ -104,7 +105,15 @@ def _history(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def answer(lane_id: str, lane: Lane | None) -> dict[str, Any]:
     """Return the context of `_answer.html`: the ended answer as sanitised HTML, or an empty shell."""
     if lane is None or not lane.ended:
-        return {"id": lane_id, "final": False, "html": "", "reasoning": "", "thinking_text": "", "steps": []}
+        return {
+            "id": lane_id,
+            "final": False,
+            "html": "",
+            "reasoning": "",
+            "thinking_text": "",
+            "steps": [],
+            "account": None,
+        }
     turns = [
         {
             "label": lane.steps[turn.step].label or f"Step {turn.step + 1}",
@@ -122,6 +131,7 @@ def answer(lane_id: str, lane: Lane | None) -> dict[str, Any]:
         "reasoning": only["reasoning"] if only else "",
         "thinking_text": f"thought for {duration(thinking_ms)}" if thinking_ms else "",
         "steps": [] if only else turns,
+        "account": account(lane),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from webapp.core.errors import Outcome
 from webapp.core.scenario import Scenario
 from webapp.core.timing import Figures
 from webapp.services.lanes import Lane
@@ -21,6 +22,7 @@ NOT_YET = "–"
 THIN = "\u2009"
 NS_PER_MS = 1_000_000
 WINDOW_NS = 1_000_000_000
+LEAST_WORDED = 10  # thousandths
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Phase:
     width: int
     known: bool
 
+    @property
+    def worded(self) -> bool:
+        """Whether it is named below the bar: what is under 1 % there would only take room from the rest."""
+        return self.width >= LEAST_WORDED
+
 
 def time_text(ms: float | None, missing: str = NA) -> tuple[str, str]:
     """Return a time's digits and unit, three significant digits, at most six characters."""
@@ -60,25 +67,32 @@ def time_text(ms: float | None, missing: str = NA) -> tuple[str, str]:
 
 
 def count_text(value: float | None, missing: str = NA) -> str:
-    """Return a count or a rate: "2 059", "55.2", "n/a"."""
+    """Return a count or a rate: "55.2", "2059", "12 059", "n/a". Four digits stand together, as in any table."""
     if value is None:
         return missing
     if value < 99.95 and value != int(value):
         return f"{value:.1f}"
-    return f"{value:,.0f}".replace(",", THIN)
+    return f"{value:.0f}" if value < 9_999.5 else f"{value:,.0f}".replace(",", THIN)
 
 
 def readout(lane_id: str, lane: Lane | None, scenario: Scenario | None, now_ns: int) -> dict[str, Any]:
     """Return the context of `_readout.html`: always the same figures in the same order."""
-    figures = lane.turns[-1].figures() if lane is not None and lane.turns else None
+    turn = shown_turn(lane) if lane is not None else None
+    figures = turn.figures() if turn is not None else None
     missing = NA if lane is not None and lane.ended else NOT_YET
     return {
         "id": lane_id,
         "primary": _primary(lane, figures, scenario, now_ns, missing),
         "secondary": _secondary(lane, figures, now_ns, missing),
         "phases": phases(lane, now_ns) if lane is not None else [],
-        "server": server_block(lane.turns[-1]) if lane is not None and lane.ended and lane.turns else None,
+        "server": server_block(turn) if lane is not None and lane.ended and turn is not None else None,
     }
+
+
+def shown_turn(lane: Lane) -> LiveTurn | None:
+    """Return the turn whose figures stand in the lane: the last that was sent; where none was, the last there is."""
+    turns = [turn for turn in lane.turns if turn.marks.sent is not None] or lane.turns
+    return turns[-1] if turns else None
 
 
 def _primary(
@@ -90,7 +104,7 @@ def _primary(
         lags = caption_lags_ms(lane) if lane else []
         first = _time("caption_lag", "Caption lag", sum(lags) / len(lags) if lags else None, missing)
     elif subject == "agent":
-        done = sum(turn.marks.end is not None for turn in lane.turns) if lane else 0
+        done = sum(turn.outcome is Outcome.DONE for turn in lane.turns) if lane else 0
         total = len(lane.steps) if lane else len(scenario.steps) if scenario else 0
         first = Figure("step", "Step", f"{done}/{total}")
     elif subject == "voice":
@@ -146,6 +160,7 @@ def _secondary(lane: Lane | None, figures: Figures | None, now_ns: int, missing:
     gaps = figures.icl_ms if ended else None
     window = None if ended else _window_rate(lane.turns[-1], now_ns)
     tokens = figures.output_tokens
+    overall = figures.tok_s_e2e if ended else None
     return [
         _time("ttfo", "TTFO", figures.ttfo_ms, missing),
         _time("thinking", "Thinking", figures.thinking_ms, missing),
@@ -153,10 +168,10 @@ def _secondary(lane: Lane | None, figures: Figures | None, now_ns: int, missing:
         _time("icl_p50", "Gap p50", gaps.p50 if gaps else None, missing),
         _time("icl_p99", "Gap p99", gaps.p99 if gaps else None, missing),
         Figure("tok_s_window", "tok/s, 1 s", count_text(window, NOT_YET), "", window is not None),
-        Figure("tok_s_e2e", "tok/s e2e", count_text(figures.tok_s_e2e if ended else None, missing), "", not by_usage),
+        Figure("tok_s_e2e", "tok/s e2e", count_text(overall, missing), "", overall is not None and not by_usage),
         Figure("output_tokens", "Tokens", count_text(tokens, missing), "", tokens is not None and not by_usage),
         Figure("chunks", "Chunks", count_text(figures.chunks)),
-        Figure("tokens_per_chunk", "Per chunk", _per_chunk(figures, missing), "", not by_usage),
+        _per_chunk(figures, missing, by_usage),
         _cost(figures, missing),
     ]
 
@@ -181,8 +196,10 @@ def _time(key: str, label: str, ms: float | None, missing: str, estimated: bool 
     return Figure(key, label, text, unit, estimated and ms is not None)
 
 
-def _per_chunk(figures: Figures, missing: str) -> str:
-    return missing if figures.tokens_per_chunk is None else f"{figures.tokens_per_chunk:.1f}"
+def _per_chunk(figures: Figures, missing: str, by_usage: bool) -> Figure:
+    if figures.tokens_per_chunk is None:
+        return Figure("tokens_per_chunk", "Per chunk", missing)
+    return Figure("tokens_per_chunk", "Per chunk", f"{figures.tokens_per_chunk:.1f}", "", not by_usage)
 
 
 def _cost(figures: Figures, missing: str) -> Figure:
@@ -245,12 +262,13 @@ def _wait(turn: LiveTurn, wait_ms: float) -> list[tuple[str, str, float, bool]]:
     queue, prompt = times.get("queue_time"), times.get("prompt_time")
     if not isinstance(queue, int | float) or not isinstance(prompt, int | float):
         return [("prefill", "wait", wait_ms, False)]
-    queue_ms, prompt_ms = queue * 1000, prompt * 1000
-    rest = wait_ms - queue_ms - prompt_ms
-    if queue_ms < 0 or prompt_ms < 0 or rest < 0:  # its clock and ours do not fit together: show what we know
+    api = times.get("api_time", 0)  # the simulator's own: what lies before its queue
+    queue_ms, prompt_ms, api_ms = queue * 1000, prompt * 1000, api * 1000 if isinstance(api, int | float) else 0.0
+    rest = wait_ms - queue_ms - prompt_ms - api_ms
+    if min(queue_ms, prompt_ms, api_ms, rest) < 0:  # its clock and ours do not fit together: show what we know
         return [("prefill", "wait", wait_ms, False)]
-    split = (("network", rest), ("queue", queue_ms), ("prefill", prompt_ms))
-    return [(key, key, ms, True) for key, ms in split]
+    split = (("network", rest), ("front end", api_ms), ("queue", queue_ms), ("prefill", prompt_ms))
+    return [(name.replace(" ", "-"), name, ms, True) for name, ms in split if ms or name != "front end"]
 
 
 def _tool_ms(lane: Lane) -> float:
@@ -264,7 +282,7 @@ def server_block(turn: LiveTurn) -> dict[str, Any] | None:
         numbers = [(name, value) for name, value in times.items() if isinstance(value, int | float)]
         figures = [_server_figure(name, value) for name, value in numbers[:8]]
         if figures:
-            return {"vendor": vendor, "figures": figures}
+            return {"vendor": "The simulator" if turn.badge == "SIMULATED" else vendor, "figures": figures}
     return None
 
 

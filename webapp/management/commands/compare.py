@@ -23,7 +23,7 @@ from webapp.core.spec import BackendSpec
 from webapp.core.verdict import duration
 from webapp.forms import MAX_OUTPUT_TOKENS, MAX_PROMPT_CHARS
 from webapp.services.lanes import Lane
-from webapp.services.runs import LETTERS, Ask, Run, entries_for
+from webapp.services.runs import LETTERS, Ask, Run, entries_for, truth_of
 from webapp.services.upstreams import upstreams
 from webapp.services.writer import writer
 
@@ -111,6 +111,7 @@ def _described_lane(lane: Lane) -> dict[str, Any]:
         "connection_reused": turn.reused,
         "loop_lag_p99_ms": turn.loop_lag_ns / 1e6 if turn.loop_lag_ns is not None else None,
         "server_times": turn.meter.server_times,
+        "truth": truth.as_dict() if (truth := truth_of(turn)) is not None else None,
         "notes": turn.notes,
         "reasoning": "".join(delta.text for delta in turn.meter.deltas if delta.kind == "reasoning"),
         "text": turn.text,
