@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.services.truth import lateness_ns
 from tests.upstreams import Upstream, silent_port
-from tests.upstreams.wire import REASONING_TOKENS, TEXT, TOKENS
+from tests.upstreams.wire import DONE, REASONING_TOKENS, TEXT, TOKENS, chunk, event
 from webapp.backends.openai_http import OpenAIHTTP
 from webapp.clock import now_ns
 from webapp.core.errors import Outcome
@@ -137,11 +138,50 @@ async def test_a_stopped_lane_keeps_its_text_and_closes_its_upstream(
 async def test_a_lane_may_be_stopped_before_it_starts_and_after_it_ended(up: Upstream, client: OpenAIHTTP):
     early = lane_to(up.url, "ok")
     early.stop()
-    assert (early.outcome, early.turns) == (Outcome.STOPPED, [])
+    early.stop(Outcome.INTERRUPTED)
+    assert (early.outcome, [turn.outcome for turn in early.turns]) == (Outcome.STOPPED, [Outcome.STOPPED])
     late = lane_to(up.url, "ok")
     await launch(late, client)
     late.stop()
     assert late.outcome is Outcome.DONE
+
+
+async def test_a_lane_stopped_while_it_waits_for_a_step_says_so_in_that_steps_turn(up: Upstream, client: OpenAIHTTP):
+    lane = lane_to(up.url, "ok", Step("One"), Step("Two: {previous}", due_s=100), Step("Three"))
+
+    async def stop_instead(_: float) -> None:
+        lane.stop()
+        await asyncio.sleep(LONG_S)
+
+    lane.task = asyncio.ensure_future(lane.run(client, ignore, stop_instead))
+    await asyncio.gather(lane.task, return_exceptions=True)
+    assert [turn.outcome for turn in lane.turns] == [Outcome.DONE, Outcome.STOPPED]
+    assert (lane.outcome, lane.state) == (Outcome.STOPPED, "stopped")
+    unsent = lane.turns[1]
+    assert unsent.prompt.messages[-1]["content"] == f"Two: {TEXT}"
+    assert unsent.marks.sent is None
+    assert unsent.figures().ttft_ms is unsent.figures().output_tokens is None
+    assert len(up.requests) == 1
+
+
+async def test_a_lane_stopped_while_only_its_connection_is_left_is_done_as_its_turn_is(client: OpenAIHTTP):
+    lane = lane_to("http://unused/v1", "ok")
+
+    class Lingering:
+        """A backend whose answer is whole and whose connection takes its time to end."""
+
+        @asynccontextmanager
+        async def open(self, spec: BackendSpec, prompt: PromptSpec, marks: Any) -> AsyncIterator[Any]:
+            async def reads() -> AsyncIterator[bytes]:
+                yield event(chunk({"content": "Hi"}, finish="stop")) + DONE
+
+            yield SimpleNamespace(reused=True, simulated=False, reads=reads())
+            lane.stop()
+            await asyncio.sleep(LONG_S)
+
+    lane.task = asyncio.ensure_future(lane.run(Lingering(), ignore))  # type: ignore[arg-type]
+    await asyncio.gather(lane.task, return_exceptions=True)
+    assert (lane.outcome, lane.turns[0].outcome) == (Outcome.DONE, Outcome.DONE)
 
 
 async def test_a_defect_of_ours_ends_the_lane_as_an_error(up: Upstream, client: OpenAIHTTP):

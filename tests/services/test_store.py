@@ -14,7 +14,6 @@ from tests.upstreams.exchange import Exchange
 from tests.upstreams.good import ROLE
 from tests.upstreams.scripted import SCENARIOS
 from tests.upstreams.wire import TEXT, TOKENS
-from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec, Limits
 from webapp.models import Comparison, Turn
 from webapp.services import store
@@ -105,6 +104,25 @@ async def test_a_failed_turn_keeps_its_kind_its_sentence_and_its_text_so_far(mod
     assert "".join(delta[2] for delta in turn.deltas) == EXPECTED[model].text
 
 
+@pytest.mark.parametrize("order", ["parallel", "sequential"])
+async def test_a_lane_that_was_stopped_before_it_sent_anything_is_kept_as_stopped(order: str, up: Upstream) -> None:
+    run = Run(Ask(prompt="Hello", order=order), entries_for([(spec(up, "fault-u12"), ""), (spec(up, "ok"), "")]))
+
+    async def stop_the_second() -> None:
+        run.lanes[1].stop()
+
+    run.before_start = stop_the_second
+    run.start()
+    await up.request(1)
+    run.stop()
+    await run.wait()
+    kept = lanes_of(await stored(run))
+    assert [lane.outcome for lane in kept] == [lane.outcome for lane in run.lanes] == ["stopped", "stopped"]
+    unsent = kept[1].turns[0].figures()
+    assert (unsent.ttft_ms, unsent.e2e_ms, unsent.output_tokens, unsent.tok_s) == (None, None, None, None)
+    assert kept[1].turns[0].prompt.messages[-1]["content"] == "Hello"
+
+
 async def test_a_run_is_on_record_before_its_first_token(up: Upstream) -> None:
     run = Run(Ask(prompt="Hello"), entries_for([(spec(up, "fault-u12"), "")]))
     run.start()
@@ -175,18 +193,6 @@ async def test_no_server_can_keep_a_turn_out_of_the_rows(
     assert [turn.outcome for turn in kept.turns.all()] == ["done", "done"]
     assert lanes_of(kept)[1].text == TEXT
     assert all("\0" not in delta[2] for turn in kept.turns.all() for delta in turn.deltas)
-
-
-async def test_a_lane_that_never_asked_leaves_no_turn_and_the_run_is_complete(up: Upstream) -> None:
-    run = Run(Ask(prompt="Hello", order="sequential"), entries_for([(spec(up, "fault-u12"), ""), (spec(up, "ok"), "")]))
-    run.start()
-    await up.request(2)
-    run.stop()
-    await run.wait()
-    kept = await stored(run)
-    assert [turn.outcome for turn in kept.turns.all()] == ["stopped"]
-    assert kept.done
-    assert [lane.outcome for lane in run.lanes] == [Outcome.STOPPED, Outcome.STOPPED]
 
 
 async def test_a_turn_has_one_row_however_often_it_is_submitted(up: Upstream) -> None:

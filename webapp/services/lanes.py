@@ -85,7 +85,8 @@ class Lane:
                 previous = turn.text
             self.outcome = self.turns[-1].outcome
         except asyncio.CancelledError:
-            self.outcome = self.stop_as
+            whole = len(self.turns) == len(self.steps) and self.turns[-1].outcome is Outcome.DONE
+            self.end(Outcome.DONE if whole else self.stop_as)  # whole: only its connection was waited for
             raise
         finally:
             if self.outcome is Outcome.RUNNING:
@@ -95,13 +96,24 @@ class Lane:
     def stop(self, outcome: Outcome = Outcome.STOPPED) -> None:
         """End the lane from our side, as `outcome`; its upstream connection closes at once."""
         if self.task is None and not self.ended:
-            self.outcome = outcome  # not launched yet; the run passes it over
+            self.end(outcome)  # not launched yet; the run passes it over
         if self.task is None or self.task.done():
             return
         self.stop_as = outcome
         if self.turns:
             self.turns[-1].if_cancelled = outcome
         self.task.cancel()
+
+    def end(self, outcome: Outcome) -> None:
+        """Set how the lane ended. Where it ended before a step was sent, that step's turn says so, without a figure."""
+        self.outcome = outcome
+        number = len(self.turns)
+        if outcome is Outcome.DONE or (self.turns and self.turns[-1].outcome is not Outcome.DONE):
+            return
+        turn = self._turn(number, self.steps[number], self.text)
+        turn.outcome = outcome
+        turn.marks.end = now_ns() if self.origin_ns else None
+        self.turns.append(turn)
 
     def follow(self, reader: Reader) -> None:
         self.readers.append(reader)
@@ -212,13 +224,16 @@ class Lane:
             await sleep(max(0, left_ns) / NS_PER_S)
 
     def _begin(self, number: int, step: Step, previous: str) -> LiveTurn:
-        messages = [*self.history, {"role": "user", "content": step.prompt_after(previous)}]
-        turn = LiveTurn(self.spec, self.make_prompt(messages), step=number)
+        turn = self._turn(number, step, previous)
         # The first step is measured from the common start, a spoken one from when its text was complete.
         due_ns = self.origin_ns + round(step.due_s * NS_PER_S)
         turn.marks.intended = due_ns if number == 0 or step.due_s else now_ns()
         self.turns.append(turn)
         return turn
+
+    def _turn(self, number: int, step: Step, previous: str) -> LiveTurn:
+        messages = [*self.history, {"role": "user", "content": step.prompt_after(previous)}]
+        return LiveTurn(self.spec, self.make_prompt(messages), step=number)
 
 
 class _Listener:
