@@ -99,7 +99,10 @@ def test_no_lane_finished():
 
 
 def test_a_finished_lane_without_text_has_no_time_to_compare():
-    assert judge([lane("A", None, None), lane("B", 1000)]).sentence == "B finished in 1.00 s; no other lane finished."
+    found = judge([lane("A", None, None), lane("B", 1000)])
+    assert found.sentence == "B finished in 1.00 s; no other lane finished."
+    assert found.warnings[0].detail == "A ended without any text and is left out."
+    assert judge([lane("A", None, None)]).sentence == "No lane sent any text, so there is nothing to compare."
 
 
 # Skew
@@ -117,6 +120,7 @@ def test_the_skew_is_between_the_first_and_the_last_request_sent():
 UNFAIR = {
     "not all finished": [{}, {"outcome": Outcome.ERROR}],
     "stopped early": [{}, {"outcome": Outcome.STOPPED}],
+    "empty answer": [{}, {"total_ms": None, "ttft_ms": None, "output_tokens": None}],
     "different models": [{}, {"model_family": "gpt-oss-120b"}],
     "live and simulated mixed": [{}, {"badge": "SIMULATED"}],
     "different lengths": [{"output_tokens": 100}, {"output_tokens": 111}],

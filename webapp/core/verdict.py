@@ -17,8 +17,8 @@ BUSY_LAG_MS = 5.0
 class LaneResult:
     """What the verdict needs of a lane. Times in ms; None is "n/a".
 
-    `total_ms` is the figure that the comparison is about (whole answer, agent loop, mean caption lag);
-    `sent_ms` when the first request left, after the common start.
+    `total_ms` is the figure that the comparison is about (whole answer, agent loop, mean caption lag); a DONE lane
+    has none where it brought no text. `sent_ms` when the first request left, after the common start.
     """
 
     letter: str
@@ -116,6 +116,8 @@ def _details(done: Sequence[LaneResult]) -> str:
 def _nobody(lanes: Sequence[LaneResult]) -> str:
     if lanes and all(lane.outcome is Outcome.STOPPED for lane in lanes):
         return "Stopped before anyone finished."
+    if any(lane.outcome is Outcome.DONE for lane in lanes):
+        return "No lane sent any text, so there is nothing to compare."
     return "No lane finished, so there is nothing to compare."
 
 
@@ -126,6 +128,8 @@ def _warnings(lanes: Sequence[LaneResult], done: Sequence[LaneResult], order: st
         found.append(Warn("not all finished", f"{_names(failed)} failed and {_is(failed)} left out of the comparison."))
     if stopped := [lane for lane in lanes if lane.outcome in (Outcome.STOPPED, Outcome.INTERRUPTED)]:
         found.append(Warn("stopped early", f"{_names(stopped)} {_was(stopped)} stopped and {_is(stopped)} left out."))
+    if empty := [lane for lane in lanes if lane.outcome is Outcome.DONE and lane.total_ms is None]:
+        found.append(Warn("empty answer", f"{_names(empty)} ended without any text and {_is(empty)} left out."))
     families = {lane.model_family for lane in lanes}
     if len(families) > 1:
         found.append(Warn("different models", "The lanes run different models: " + ", ".join(sorted(families)) + "."))
