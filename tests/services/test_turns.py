@@ -64,9 +64,11 @@ async def test_reported_times_are_those_at_which_the_tokens_were_written(referen
     assert median(found.icl_ms.p50 for found in figures) == pytest.approx(
         median(median(gaps(times)) for times in truth) / 1e6, abs=1
     )
+    slack_ms = (max(late) - min(late)) / 1e6  # what a busy machine read late is no error of the arithmetic
     for found, times in zip(figures, truth, strict=True):
-        assert found.tpot_ms == pytest.approx((times[-1] - times[0]) / 99 / 1e6, rel=0.05)
-        assert found.tok_s == pytest.approx(99 / (times[-1] - times[0]) * 1e9, rel=0.05)
+        span_ms = (times[-1] - times[0]) / 1e6
+        assert found.tpot_ms * 99 == pytest.approx(span_ms, abs=slack_ms)
+        assert 99_000 / found.tok_s == pytest.approx(span_ms, abs=slack_ms)
     assert median(found.tok_s for found in figures) == pytest.approx(100, rel=0.05)
     assert [found.output_tokens for found in figures] == [100] * 3
 
