@@ -141,11 +141,11 @@ export class Recording {
   }
 
   /** A stored run as the server's JSON gives it. */
-  static from({ run, order, lanes }) {
+  static from(stored) {
     const recording = new Recording();
-    recording.begin({ run, order, lanes }, lanes.map((lane) => lane.lane));
+    recording.begin(stored, stored.lanes.map(({ lane }) => lane));
     recording.running = false;
-    for (const { lane, states = [], d = [], end_us: at, outcome, figures } of lanes) {
+    for (const { lane, states = [], d = [], end_us: at, outcome, figures } of stored.lanes) {
       for (const [when, state, step] of states) recording.addState({ lane, state, at_us: when, step });
       recording.addDeltas({ lanes: { [lane]: { from: 0, d } } });
       if (at != null) recording.addEnd({ lane, outcome, at_us: at, figures });

@@ -27,6 +27,7 @@ from webapp.asgi import application
 from webapp.middleware import HEADERS
 from webapp.models import Backend, Comparison, Turn
 from webapp.services import backends
+from webapp.services.scenarios import scenarios
 from webapp.urls import urlpatterns
 from webapp.views import pages
 
@@ -193,6 +194,24 @@ def test_a_turns_page_shows_its_marks_settings_and_versions(rows: None) -> None:
         assert fact in page
 
 
+def test_a_turn_of_a_server_that_stamps_its_writes_says_how_far_off_our_figures_are(rows: None) -> None:
+    run, kept = kept_run("ok-timeinfo")
+    turn = kept.turns.all()[0]
+    stamps = {"arrived_ns": 0, "first_ns": 1_000_000, "last_ns": 2_000_000, "first_tokens": 1}
+    account = {"parts": {"weights": 3e-3, "kv": 1e-3, "unheard of": 9.0, "prefill": "odd"}, "emitted": stamps}
+    Turn.objects.update(server_times={"Cerebras": account}, badge="SIMULATED")
+    figures = run.lanes[0].turns[0].figures()
+    assert figures.ttft_ms is not None
+    truth = Client().get(f"/runs/{kept.id}/record.json").json()["lanes"][0]["truth"]
+    assert truth["ttft_off_ms"] == pytest.approx(figures.ttft_ms - 1)
+    page = shown(f"/runs/{kept.id}/{turn.id}/")
+    assert f"TTFT {figures.ttft_ms - 1:+.2f} ms" in page
+    assert "75 % reading weights, 25 % reading the KV cache" in page
+    assert "unheard of" not in page
+    Turn.objects.update(outcome="truncated")
+    assert Client().get(f"/runs/{kept.id}/record.json").json()["lanes"][0]["truth"] is None
+
+
 def test_a_turn_is_found_under_its_own_comparison_only(rows: None) -> None:
     (_, first), (_, second) = kept_run("ok"), kept_run("ok")
     assert Client().get(f"/runs/{first.id}/{second.turns.all()[0].id}/").status_code == 404
@@ -211,6 +230,19 @@ def test_the_recording_holds_every_delta_and_state_with_the_live_times(rows: Non
     alone = Client().get(f"/runs/{kept.id}/record.json", {"turn": kept.turns.all()[1].id}).json()
     assert [lane["d"] for lane in alone["lanes"]] == [record["lanes"][1]["d"]]
     assert Client().get(f"/runs/{kept.id}/record.json", {"turn": "none"}).json()["lanes"] == []
+
+
+@pytest.mark.parametrize("slug", ["chat", "translation", "voice"])
+def test_the_recording_marks_what_the_live_strip_marked(slug: str, rows: None) -> None:
+    _, kept = kept_run("ok")
+    Comparison.objects.update(scenario=slug)
+    scenario = scenarios()[slug]
+    for query in ({}, {"turn": kept.turns.all()[0].id}):
+        record = Client().get(f"/runs/{kept.id}/record.json", query).json()
+        assert record["due_us"] == [round(step.due_s * 1e6) for step in scenario.steps]
+        assert record["budget_us"] == scenario.budget_ms * 1000
+    assert any(record["due_us"]) == (slug == "translation")
+    assert bool(record["budget_us"]) == (slug == "voice")
 
 
 def test_a_run_that_is_still_going_can_be_looked_at(rows: None) -> None:

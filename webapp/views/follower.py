@@ -18,6 +18,7 @@ import orjson
 from django.template.loader import render_to_string
 
 from webapp.clock import now_ns
+from webapp.core.scenario import Scenario, Step
 from webapp.core.spec import BackendSpec
 from webapp.services.arena import PARTS, Arena, Slot
 from webapp.services.lanes import Lane, Reader
@@ -33,6 +34,12 @@ FIGURES_ON_WIRE = ("ttft_ms", "ttfo_ms", "tpot_ms", "e2e_ms", "output_tokens", "
 P = ParamSpec("P")
 T = TypeVar("T")
 _renderer = ThreadPoolExecutor(1, "renderer")
+
+
+def strip_marks(steps: Sequence[Step], scenario: Scenario | None) -> dict[str, Any]:
+    """Return what the race strip marks, in µs: when each step's text has been spoken, and the limit it is judged by."""
+    budget_us = round(scenario.budget_ms * 1000) if scenario else 0
+    return {"due_us": [round(step.due_s * 1e6) for step in steps], "budget_us": budget_us}
 
 
 @dataclass(eq=False, kw_only=True)
@@ -153,9 +160,7 @@ class Follower:
                     "rerun": len(new) < len(self.arena.slots),
                     "order": run.ask.order,
                     "scenario": scenario.slug if scenario else "",
-                    # What the race strip marks: when each step's text has been spoken, and the limit it is judged by.
-                    "due_us": [round(step.due_s * 1e6) for step in run.ask.steps],
-                    "budget_us": round(scenario.budget_ms * 1000) if scenario else 0,
+                    **strip_marks(run.ask.steps, scenario),
                 }
             )
 

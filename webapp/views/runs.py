@@ -18,11 +18,11 @@ from webapp.models import Badge, Comparison, Turn
 from webapp.services import backends
 from webapp.services.archive import lane_of, lanes_of, verdict_of
 from webapp.services.lanes import Lane
-from webapp.services.runs import LETTERS
+from webapp.services.runs import LETTERS, truth_of
 from webapp.services.scenarios import scenarios
 from webapp.views import contexts
 from webapp.views.backends import is_operator
-from webapp.views.follower import FIGURES_ON_WIRE
+from webapp.views.follower import FIGURES_ON_WIRE, strip_marks
 from webapp.views.readouts import NA, Figure, readout, time_text
 
 PER_PAGE = 20
@@ -98,13 +98,14 @@ def keep(request: HttpRequest, comparison_id: str, turn_id: str) -> HttpResponse
 
 @require_safe
 def record(request: HttpRequest, comparison_id: str) -> JsonResponse:
-    """Return every state and delta with its time, µs from the common start, as the race strip replays it."""
+    """Return every state, delta and figure with its time, µs from the common start, as the race strip replays it."""
     row = _comparison(comparison_id)
     if turn_id := request.GET.get("turn"):
         lanes = [lane_of(row, [found]) for found in row.turns.all() if found.id == turn_id]
     else:
         lanes = lanes_of(row)
-    return JsonResponse({"run": row.id, "lanes": [_recording(lane) for lane in lanes]})
+    marks = strip_marks(lanes[0].steps if lanes else (), scenarios().get(row.scenario))
+    return JsonResponse({"run": row.id, "order": row.order, **marks, "lanes": [_recording(lane) for lane in lanes]})
 
 
 def _can_keep(request: HttpRequest, row: Turn) -> bool:
@@ -171,6 +172,7 @@ def _lane(row: Comparison, lane: Lane, first: Turn) -> dict[str, Any]:
 
 def _recording(lane: Lane) -> dict[str, Any]:
     figures = lane.turns[-1].figures().as_dict() if lane.turns else {}
+    truth = truth_of(lane.turns[-1]) if lane.turns else None
     return {
         "lane": lane.id,
         "letter": lane.letter,
@@ -182,6 +184,7 @@ def _recording(lane: Lane) -> dict[str, Any]:
         "end_us": lane.us(lane.end_ns) if lane.end_ns is not None else 0,
         "outcome": lane.outcome,
         "figures": {name: figures.get(name) for name in FIGURES_ON_WIRE},
+        "truth": truth.as_dict() if truth is not None else None,
     }
 
 
