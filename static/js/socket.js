@@ -7,6 +7,8 @@ const LONGEST_DELAY_S = 2;
 const HOLD_MS = 5000;                      // a message written while offline is sent within this time, or not at all
 const HTMX_RECONNECTS = [1006, 1011, 1012, 1013];
 const GIVE_UP = { 4003: "The server refused this page. Reload it to try again.", 4008: "The server closed the connection after too many bad messages. Reload the page." };
+const TOO_LONG = 1009;
+const EXPLAINED = { [TOO_LONG]: "That was longer than the server takes in one message, so nothing was sent. Shorten the prompt and press Run again." };
 const KEYED = ["run", "rerun"];            // a repeated press carries the same key until the server has answered
 
 function randomKey() {
@@ -30,6 +32,7 @@ export class Socket extends EventTarget {
     this.attempt = 0;
     this.opened = 0;
     this.held = null;
+    this.excuse = "";                      // why the connection was lost, said once it is back: the page's notice comes anew then
     this.keys = new Map();
     window.htmx.config.wsReconnectDelay = () => reconnectDelay(this.attempt) * 1000;
     this.listen();
@@ -72,6 +75,7 @@ export class Socket extends EventTarget {
       this.tell("refused", GIVE_UP[code]);
       return;
     }
+    this.excuse = EXPLAINED[code] ?? this.excuse;
     this.tell("link", "offline");
     if (HTMX_RECONNECTS.includes(code)) return; // htmx has set its timer already, with our delay
     this.timer = setTimeout(() => wrapper.reconnect(), reconnectDelay(this.attempt) * 1000);
@@ -97,6 +101,8 @@ export class Socket extends EventTarget {
   onAttached() {
     this.attempt = 0;
     this.tell("link", "live");
+    if (this.excuse) this.tell("refused", this.excuse);
+    this.excuse = "";
     const held = this.held;
     this.held = null;
     if (held && performance.now() - held.at < HOLD_MS) this.raw(held.message);

@@ -114,6 +114,17 @@ async def test_what_was_pressed_long_before_the_line_came_back_is_not_sent(behin
     assert runs(sent) == []
 
 
+async def test_a_message_that_is_too_long_is_answered_with_a_sentence_and_the_page_goes_on(stage: Stage) -> None:
+    await stage.open(FAST, max_tokens=20)
+    await stage.page.fill("#prompt", "long " * 60_000)
+    await stage.page.click("#run")
+    assert "longer than the server takes" in await stage.notice()
+    await stage.connected()
+    await stage.page.fill("#prompt", "short")
+    await stage.race()
+    assert await stage.lane(0).state() == "done"
+
+
 async def test_a_double_press_asks_the_backend_once(stage: Stage, backend: Backends, upstream: Upstream) -> None:
     await stage.open(backend("browser-once", "ok", upstream.url))
     await stage.page.evaluate("() => { const run = document.getElementById('run'); run.click(); run.click(); }")
