@@ -19,7 +19,9 @@ from webapp.core.generator import LIMITED, Watch
 from webapp.core.loadplan import Plan
 from webapp.core.loadstats import LoadStats
 from webapp.core.paired import Pairing
+from webapp.core.servermetrics import ServerState, ServerWatch
 
+STATE_S = 5.0  # for how long what a server has said of itself is taken for what it does
 VERSIONS = {"python": platform.python_version(), "platform": platform.platform(), "cores": str(os.cpu_count())} | {
     name: version(name) for name in ("locust", "gevent", "geventhttpclient", "wsproto", "orjson")
 }
@@ -40,6 +42,8 @@ class Collector:
         self._running: dict[str, Mapping[str, list[int]]] = {}
         self._begun: dict[str, int] = {}
         self._over: dict[str, bool] = {}
+        self._servers = {slug: ServerWatch() for slug in plan.slugs}
+        self._states: dict[str, tuple[int, ServerState]] = {}
         self._series: list[dict[str, Any]] = []
         self._out = out
         self._requests = self._live = None
@@ -63,6 +67,20 @@ class Collector:
                 self._pair(orjson.loads(line))
         if self._requests is not None:
             self._requests.flush()
+
+    def see_server(self, slug: str, state: ServerState) -> None:
+        """Take in what the server behind a backend says of itself."""
+        self._servers[slug].see(state, sum(self._in_flight(slug)))
+        self._states[slug] = (self.now_ns, state)
+
+    def _state(self, at_ns: int, slug: str) -> dict[str, Any] | None:
+        seen_ns, state = self._states.get(slug, (0, None))
+        return state.as_data() if state is not None and at_ns - seen_ns < STATE_S * 1e9 else None
+
+    def _in_flight(self, slug: str) -> tuple[int, int]:
+        """Return how many of our requests stream, and how many wait for their first token."""
+        counts = [running.get(slug, (0, 0)) for running in self._running.values()]
+        return sum(pair[0] for pair in counts), sum(pair[1] for pair in counts)
 
     def _pair(self, record: Mapping[str, Any]) -> None:
         if self.pairing is not None and self.plan.window.holds((record["marks_us"]["intended"] or 0) * 1000):
@@ -92,9 +110,13 @@ class Collector:
         at_ns = self.now_ns
         backends = {}
         for slug in self.plan.slugs:
-            counts = [running.get(slug, (0, 0)) for running in self._running.values()]
-            running, waiting = (sum(pair[k] for pair in counts) for k in (0, 1))
-            backends[slug] = {**self._recently.figures(at_ns, slug), "running": running, "waiting": waiting}
+            running, waiting = self._in_flight(slug)
+            backends[slug] = {
+                **self._recently.figures(at_ns, slug),
+                "running": running,
+                "waiting": waiting,
+                "server": self._state(at_ns, slug),
+            }
         line: dict[str, Any] = {
             "t_s": round(at_ns / 1e9, 3),
             "users": users,
@@ -127,6 +149,7 @@ class Collector:
             started_at=self.started_at,
             t0_ns=self.t0_ns,
             versions=VERSIONS,
+            servers=self._servers,
         )
         if self.pairing is not None:
             found["pairs"] = self.pairing.verdicts()

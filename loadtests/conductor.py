@@ -21,6 +21,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests import plain
 from loadtests.collector import Collector
+from loadtests.servers import Servers
 from loadtests.session import open_session, session_of
 from loadtests.users import locust_users
 from webapp.clock import now_ns
@@ -49,6 +50,7 @@ class Conductor:
         self.environment = environment
         self._plan, self._out = plan, out
         self._collector: Collector | None = None
+        self._servers: Servers | None = None
         self._control = ""
         self._greenlet: gevent.Greenlet | None = None
         self._users = plan.users if plan else 0
@@ -80,6 +82,8 @@ class Conductor:
         session.registry.begin(t0_ns)
         sources = len(self._runner.clients.all) if isinstance(self._runner, MasterRunner) else 1
         self._collector = Collector(plan, self._out, t0_ns, start_s, sources)
+        self._servers = Servers(plan.targets, self._collector.see_server)
+        self._servers.begin()
         self._ended, self._users, self._stages = INTERRUPTED, plan.users, bool(plan.stages)
         self._greenlet = gevent.spawn(self._conduct, plan)
         self._greenlet.link_exception(lambda failed: log.error("conducting failed: %r", failed.exception))
@@ -239,6 +243,9 @@ class Conductor:
         if collector is None:
             return
         self._absorb_own()
+        if self._servers is not None:
+            self._servers.close()
+            self._servers.look()
         self._collector = None
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(block=False)

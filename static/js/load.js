@@ -30,6 +30,13 @@ export function percentileOf(ms, cdf) {
 const ratio = (value) => (value < 10 ? value.toFixed(1) : String(Math.round(value)));
 const words = (ms) => { const { text, unit } = figure(ms * 1000); return `${text} ${unit}`; };
 
+/** What the server itself says it holds, where it says so: " · server 32 + 12 waiting, KV 81 %" */
+function atServer(server) {
+  if (!server) return "";
+  const kv = server.kv_usage == null ? "" : `, KV ${Math.round(100 * server.kv_usage)} %`;
+  return ` · server ${server.running} + ${server.waiting} waiting${kv}`;
+}
+
 export class Load {
   /** `lanes()`: [{id, letter, slug}] of the page, [] where there are none. */
   constructor({ lanes = () => [], ended = () => {} } = {}) {
@@ -144,11 +151,11 @@ export class Load {
     this.charts.add(lines);
     const letters = this.letters();
     const said = [];
-    for (const [slug, { ttft_p95_ms: ms }] of Object.entries(this.latest.backends)) {
+    for (const [slug, { ttft_p95_ms: ms, server }] of Object.entries(this.latest.backends)) {
       const text = ms == null ? "…" : words(ms);
       said.push(`${letters[slug] ?? slug} p95 ${text}`);
       const entry = document.querySelector(`.load-figure[data-slug="${CSS.escape(slug)}"]`);
-      if (entry) entry.textContent = `TTFT p95 ${text}`;
+      if (entry) entry.textContent = `TTFT p95 ${text}${atServer(server)}`;
     }
     const { users, rate } = this.latest;
     if (rate != null) said.unshift(`${ratio(rate)} requests/s each`);

@@ -12,7 +12,8 @@ from webapp.core.histogram import Histogram
 from webapp.core.loadsummary import bars, thinned
 
 SERIES: list[dict[str, Any]] = [
-    {"t_s": t, "backends": {slug: {"ttft_p50_ms": 10 + t, "ttft_p95_ms": 20 + t, "output_tokens_per_s": 5 * t}
+    {"t_s": t, "backends": {slug: {"ttft_p50_ms": 10 + t, "ttft_p95_ms": 20 + t, "output_tokens_per_s": 5 * t,
+                                 "running": t, "waiting": 2, "server": {"running": t, "waiting": 1} if t > 3 else None}
                             for slug in ("a", "b")}}
     for t in range(20)
 ]  # fmt: skip
@@ -22,6 +23,8 @@ STEPS = [{"backend": "a", "load": k, "attainment": 1 / k, "low": 0.9 / k, "high"
 SPECS = {
     "percentiles": charts.percentiles_over_time(SERIES, ["a", "b"]),
     "rate": charts.rate_over_time(SERIES, ["a", "b"]),
+    "requests": charts.requests_over_time(SERIES, ["a", "b"]),
+    "server": charts.server_over_time(SERIES, ["a", "b"]) or {},
     "distribution": charts.distribution(BARS, "ttft"),
     "curve": charts.throughput_against_interactivity(POINTS, ["a"]),
     "attainment": charts.attainment_over_load(STEPS, ["a"], 0.95),
@@ -41,6 +44,10 @@ def urls(value: Any) -> list[str]:
 def test_every_chart_is_drawn_and_refers_to_nothing(name: str) -> None:
     assert vl_convert.vegalite_to_svg(SPECS[name]).startswith("<svg")
     assert not urls(SPECS[name])
+
+
+def test_a_server_that_tells_nothing_has_no_chart() -> None:
+    assert charts.server_over_time([{"t_s": 1.0, "backends": {"a": {"running": 1, "server": None}}}], ["a"]) is None
 
 
 def test_a_distribution_keeps_its_count_in_few_bars() -> None:

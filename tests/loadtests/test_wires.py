@@ -60,6 +60,24 @@ def test_a_conversation_goes_on_where_it_was(tmp_path: Path, live_app: LiveApp) 
     assert inputs[0] < inputs[1] < inputs[2]
 
 
+def test_what_the_server_says_of_itself_shows_that_it_stops_when_users_leave(tmp_path: Path, live_app: LiveApp) -> None:
+    slow = "h100x2-llama-70b"
+    target = {"slug": slow, "url": f"{live_app.url}/v1", "model": slow, "metrics_url": f"{live_app.sim_url}/metrics"}
+    target["metrics_model"] = slow
+    parameters = plan(wire="sse", users=4, mix="fixed:4000/60", behaviour={"patience_s": 0.5}, duration_s=4.0)
+    results = run(tmp_path, {**parameters, "targets": [target]})
+    block = results.block(slow)
+    assert block["requests"]["left"] == block["left_ms"]["n"] > 4
+    assert 50 < block["left_ms"]["p50"] < 2000
+    server = block["server"]
+    delivered = sum(record["output_tokens"] or 0 for record in results.records)
+    assert server["output_tokens"] >= delivered > 0
+    assert server["unread_tokens"] < 0.1 * delivered
+    assert server["held_ms"] < 500
+    running = [line["backends"][slow]["server"] for line in results.live]
+    assert max(state["running"] + state["waiting"] for state in running if state) == 4
+
+
 def test_plain_locust_works_with_workers(tmp_path: Path, live_app: LiveApp) -> None:
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "-H", live_app.url, "--headless"]
     command += ["-u", "2", "-r", "10", "-t", "1s", "--processes", "2", "--master-bind-port", "5599"]

@@ -6,7 +6,7 @@ reference to the outside: no URL, no expression that needs eval.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
@@ -19,13 +19,9 @@ FIGURE_TITLES = {
     "e2e": "whole answer, ms",
 }
 SERIES_TITLES = {
-    "ttft_ms": "time to first token, ms",
-    "icl_ms": "inter-chunk latency, ms",
     "output_tokens_per_s": "output tokens per second",
     "requests_per_s": "answers per second",
     "errors_per_s": "errors per second",
-    "running": "streaming",
-    "waiting": "waiting for the first token",
 }
 WIDTH, HEIGHT = 560, 220
 Spec = dict[str, Any]
@@ -33,23 +29,29 @@ Spec = dict[str, Any]
 
 def percentiles_over_time(series: Sequence[Mapping[str, Any]], slugs: Sequence[str], figure: str = "ttft") -> Spec:
     """Return p50 (full) and p95 (dashed) of the last seconds over the run's time, one colour per backend."""
-    rows = []
-    for line in series:
-        for slug in slugs:
-            for name in ("p50", "p95"):
-                value = line["backends"].get(slug, {}).get(f"{figure}_{name}_ms")
-                if value is not None:
-                    rows.append({"t": line["t_s"], "backend": slug, "ms": value, "percentile": name})
-    dash = {"field": "percentile", "type": "nominal", "scale": {"domain": ["p50", "p95"], "range": [[1, 0], [4, 3]]}}
-    return _chart(
-        f"{FIGURE_TITLES[figure].capitalize()}, over the last ten seconds",
-        rows,
-        {"type": "line", "interpolate": "monotone", "clip": True},
-        x=_time_axis(),
-        y=_axis("ms", FIGURE_TITLES[figure]),
-        color=_colour(slugs),
-        strokeDash={**dash, "legend": {"title": None}},
-    )
+    fields = {name: f"{figure}_{name}_ms" for name in ("p50", "p95")}
+    rows = _rows(series, slugs, lambda entry: {name: entry.get(field) for name, field in fields.items()})
+    title = f"{FIGURE_TITLES[figure].capitalize()}, over the last ten seconds"
+    return _two_lines(title, rows, tuple(fields), FIGURE_TITLES[figure], slugs)
+
+
+def requests_over_time(series: Sequence[Mapping[str, Any]], slugs: Sequence[str]) -> Spec:
+    """Return the requests under way: those that stream (full) and those that wait for their first token (dashed)."""
+    names = ("streaming", "waiting")
+    rows = _rows(series, slugs, lambda entry: {"streaming": entry.get("running"), "waiting": entry.get("waiting")})
+    return _two_lines("Requests under way", rows, names, "requests", slugs)
+
+
+def server_over_time(series: Sequence[Mapping[str, Any]], slugs: Sequence[str]) -> Spec | None:
+    """Return what the servers said of themselves: requests running (full) and queued (dashed); None where none did."""
+    names = ("running", "queued")
+
+    def figures(entry: Mapping[str, Any]) -> dict[str, Any]:
+        server = entry.get("server") or {}
+        return {"running": server.get("running"), "queued": server.get("waiting")}
+
+    rows = _rows(series, slugs, figures)
+    return _two_lines("Requests inside the server", rows, names, "requests", slugs) if rows else None
 
 
 def rate_over_time(
@@ -137,6 +139,37 @@ def attainment_over_load(points: Iterable[Mapping[str, Any]], slugs: Sequence[st
             {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"y": {"datum": target}}},
         ],
     }
+
+
+def _rows(
+    series: Sequence[Mapping[str, Any]],
+    slugs: Sequence[str],
+    figures: Callable[[Mapping[str, Any]], Mapping[str, float | None]],
+) -> list[dict[str, Any]]:
+    """Return a row for each known one of the named figures of each backend at each time."""
+    return [
+        {"t": line["t_s"], "backend": slug, "value": value, "line": name}
+        for line in series
+        for slug in slugs
+        for name, value in figures(line["backends"].get(slug, {})).items()
+        if value is not None
+    ]
+
+
+def _two_lines(
+    title: str, rows: Sequence[Mapping[str, Any]], names: tuple[str, ...], unit: str, slugs: Sequence[str]
+) -> Spec:
+    """Return two lines per backend over time, the first name's full and the second's dashed."""
+    scale = {"domain": list(names), "range": [[1, 0], [4, 3]]}
+    return _chart(
+        title,
+        rows,
+        {"type": "line", "interpolate": "monotone", "clip": True},
+        x=_time_axis(),
+        y=_axis("value", unit),
+        color=_colour(slugs),
+        strokeDash={"field": "line", "type": "nominal", "scale": scale, "legend": {"title": None}},
+    )
 
 
 def _chart(title: str, rows: Sequence[Mapping[str, Any]], mark: Mapping[str, Any], **encoding: Any) -> Spec:

@@ -40,7 +40,8 @@ class Target:
     """Where one backend's requests go. `url` is the API's base URL, for wire "ws" the page's socket.
 
     `key` names the environment variable that holds a bearer token, "" for none; the token itself is in no file.
-    `slug` is the key in the results; `model` what a request asks for.
+    `slug` is the key in the results; `model` what a request asks for. `metrics_url` is where the server behind it all
+    may publish what it does, in Prometheus' text, and `metrics_model` its own name there; "" is not known.
     """
 
     slug: str
@@ -49,6 +50,8 @@ class Target:
     label: str = ""
     badge: str = ""
     key: str = ""
+    metrics_url: str = ""
+    metrics_model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +211,8 @@ def _numbers(behaviour: Behaviour) -> list[float]:
 
 
 def _usable(target: Target) -> bool:
-    parts = urlsplit(target.url)
-    return parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname)
+    addresses = [urlsplit(url) for url in (target.url, target.metrics_url) if url]
+    return bool(target.url) and all(a.scheme in ("http", "https", "ws", "wss") and a.hostname for a in addresses)
 
 
 def _tuples(value: Any) -> Any:

@@ -39,7 +39,10 @@ class Window:
 
 @dataclass(slots=True)
 class BackendStats:
-    """Counts and histograms of one backend; `merge` adds another's."""
+    """Counts and histograms of one backend; `merge` adds another's.
+
+    `delivered_tokens` and `gone` (users who left) are of the whole run; the other counts are of its window.
+    """
 
     ok: int = 0
     failed: int = 0
@@ -51,6 +54,8 @@ class BackendStats:
     ended_good: int = 0
     estimated: int = 0
     tokens_in_window: float = 0.0
+    delivered_tokens: int = 0
+    gone: int = 0
     by_error: dict[str, int] = field(default_factory=dict)
     examples: dict[str, dict[str, Any]] = field(default_factory=dict)
     histograms: dict[str, Histogram] = field(default_factory=dict)
@@ -62,6 +67,8 @@ class BackendStats:
             self.ended += 1
             self.ended_good += good
         self.tokens_in_window += _tokens_in(record, window)
+        self.delivered_tokens += record.output_tokens or 0
+        self.gone += record.outcome == "left"
         if not window.holds(record.intended):
             self.outside += 1
             return
@@ -76,6 +83,7 @@ class BackendStats:
             self._error(record)
         elif record.outcome == "left":
             self.left += 1
+            self.histogram("left").record(record.end - record.intended)
         else:
             self.interrupted += 1
 
@@ -136,6 +144,7 @@ class BackendStats:
 
 _COUNTS = (
     "ok", "failed", "left", "interrupted", "outside", "good", "ended", "ended_good", "estimated", "tokens_in_window",
+    "delivered_tokens", "gone",
 )  # fmt: skip
 
 
@@ -190,6 +199,7 @@ def summary_of(stats: BackendStats, seconds: float, slo: Slo) -> dict[str, Any]:
         block[f"{figure}_ms"] = stats.histogram(figure).summary()
         twin = figure if figure == "icl" else f"{figure}_sched"
         block[f"{figure}_sched_ms"] = stats.histogram(twin).summary()
+    block["left_ms"] = stats.histogram("left").summary()
     block["connect_ms"] = stats.histogram("connect").summary()
     for name in LENGTHS:
         block[name] = stats.histogram(name).summary(unit=1)

@@ -13,6 +13,7 @@ from webapp.core.histogram import Histogram
 from webapp.core.loadplan import Plan
 from webapp.core.loadrecord import record_from_data
 from webapp.core.loadstats import LoadStats, exit_code
+from webapp.core.servermetrics import ServerWatch
 
 COMPLETE, STOPPED, INTERRUPTED = "complete", "stopped", "interrupted"
 CHART_FIGURES = ("ttft", "tpot", "icl", "e2e")
@@ -30,8 +31,11 @@ def summarise(
     started_at: float,
     t0_ns: int,
     versions: Mapping[str, str],
+    servers: Mapping[str, ServerWatch] | None = None,
 ) -> dict[str, Any]:
-    """Return summary.json. `elapsed_ns` is how long the run has lasted, `started_at` seconds of the wall clock."""
+    """Return summary.json. `elapsed_ns` is how long the run has lasted, `started_at` seconds of the wall clock,
+    `servers` what the servers behind the backends have told of themselves.
+    """
     window = plan.window
     measured_s = max(0, min(window.end, elapsed_ns) - window.start) / 1e9
     blocks = stats.summary(plan.slugs, measured_s)
@@ -43,6 +47,8 @@ def summarise(
         why = own.reasons(backend.histogram("ttft"), backend.histogram("icl"))
         block["generator"] = own.summary(why)
         block["slo"] = stats.slo.text or None
+        watched = (servers or {}).get(slug, ServerWatch())
+        block["server"] = watched.summary(backend.delivered_tokens, backend.gone, elapsed_ns / 1e9)
         reasons += [reason for reason in why if reason not in reasons]
     return {
         "backends": blocks,

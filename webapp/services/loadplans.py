@@ -164,7 +164,8 @@ def _targets(specs: Sequence[BackendSpec], wishes: Wishes, where: Where) -> tupl
         # The same backend twice is an A/A comparison: its twin needs a name of its own.
         slug = spec.slug if spec.slug not in seen else f"{spec.slug}#{place + 1}"
         seen.add(slug)
-        targets.append(Target(slug, url, model, spec.label, spec.badge, name))
+        metrics = f"{upstream.removesuffix('/v1')}/metrics" if spec.kind == "openai" else ""
+        targets.append(Target(slug, url, model, spec.label, spec.badge, name, metrics, spec.model))
     return tuple(targets), secrets
 
 

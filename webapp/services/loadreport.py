@@ -75,12 +75,15 @@ def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[cha
             charts.percentiles_over_time(series, slugs),
             charts.percentiles_over_time(series, slugs, "icl"),
             charts.rate_over_time(series, slugs),
+            charts.requests_over_time(series, slugs),
         ]
+        if inside := charts.server_over_time(series, slugs):
+            found.append(inside)
     for figure in ("ttft", "tpot", "e2e"):
         bars = {slug: entry[figure] for slug, entry in distribution.items() if entry.get(figure)}
         if bars:
             found.append(charts.distribution(bars, figure))
-    return found
+    return [spec for spec in found if spec["data"]["values"]]
 
 
 def drawn(found: Iterable[charts.Spec]) -> list[str]:

@@ -173,8 +173,7 @@ def _table(target: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, A
         ("answers/s", count_text(block["requests_per_s"])),
         ("output tok/s", count_text(block["output_tokens_per_s"])),
     ]
-    if counts["left"]:
-        facts.append(("left", count_text(counts["left"])))
+    facts += _left(block)
     if counts["interrupted"]:
         facts.append(("unfinished", count_text(counts["interrupted"])))
     if share is not None:
@@ -187,6 +186,20 @@ def _table(target: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, A
         for figure, label, define in FIGURES
     ]
     return {**target, "facts": facts, "rows": rows, "warnings": block["warnings"], "generator": block["generator"]}
+
+
+def _left(block: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say who left, and what the server went on to do for them, as far as it says so."""
+    left, server = block["requests"]["left"], block.get("server") or {}
+    if not left:
+        return []
+    after = time_words(block.get("left_ms", {}).get("p50"))
+    facts = [("left without an answer", f"{count_text(left)}, after {after} (p50)")]
+    if server.get("unread_tokens") is not None:
+        facts.append(("tokens for nobody", count_text(server["unread_tokens"])))
+    if server.get("held_ms") is not None:
+        facts.append(("server went on for", time_words(server["held_ms"])))
+    return facts
 
 
 def _row(found: Mapping[str, Any], intended: Mapping[str, Any]) -> dict[str, Any]:
