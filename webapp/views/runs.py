@@ -171,8 +171,8 @@ def _lane(row: Comparison, lane: Lane, first: Turn) -> dict[str, Any]:
 
 
 def _recording(lane: Lane) -> dict[str, Any]:
-    figures = lane.turns[-1].figures().as_dict() if lane.turns else {}
-    truth = truth_of(lane.turns[-1]) if lane.turns else None
+    turn = lane.turns[-1]
+    figures, truth = turn.figures().as_dict(), truth_of(turn)
     return {
         "lane": lane.id,
         "letter": lane.letter,
@@ -184,6 +184,8 @@ def _recording(lane: Lane) -> dict[str, Any]:
         "end_us": lane.us(lane.end_ns) if lane.end_ns is not None else 0,
         "outcome": lane.outcome,
         "figures": {name: figures.get(name) for name in FIGURES_ON_WIRE},
+        "marks_ns": turn.marks.since(lane.origin_ns),
+        "server_times": turn.meter.server_times,
         "truth": truth.as_dict() if truth is not None else None,
     }
 
