@@ -14,7 +14,7 @@ import orjson
 from django.conf import settings
 from django.utils import timezone
 
-from webapp import queries
+from webapp import push, queries
 from webapp.core.errors import StreamError
 from webapp.middleware import HEADERS
 from webapp.models import Backend
@@ -67,13 +67,13 @@ async def _answer(scope: Scope, body: bytes, send: Send) -> Answer | None:
         return api.models(await in_thread(queries.all_backends))
     if route == ("POST", "/v1/chat/completions"):
         asked = api.chat_request(headers.get("content-type", ""), body)
-        return await _chat(asked, send, keep=headers.get("x-splitsecond-keep") != "0")
+        return await _chat(asked, scope, send, keep=headers.get("x-splitsecond-keep") != "0")
     if scope["path"].rstrip("/") in ("/v1/models", "/v1/chat/completions"):
         raise BadRequest(f"{scope['method']} is not allowed here.", status=405)
     raise BadRequest("There is no such path; there are /v1/models and /v1/chat/completions.", status=404)
 
 
-async def _chat(body: dict[str, object], send: Send, keep: bool) -> Answer | None:
+async def _chat(body: dict[str, object], scope: Scope, send: Send, keep: bool) -> Answer | None:
     backend = await _backend(str(body["model"]))
     options = body.get("stream_options")
     wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
@@ -86,7 +86,7 @@ async def _chat(body: dict[str, object], send: Send, keep: bool) -> Answer | Non
         answer.setdefault("created", int(timezone.now().timestamp()))
         return Answer(200, answer, headers)
     await _send_start(send, 200, {**STREAM_HEADERS, **headers})
-    async for data in relay.stream():
+    async for data in relay.stream(push.of(scope)):
         await send({"type": "http.response.body", "body": data, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
     return None

@@ -108,6 +108,8 @@ def story(meter: StreamMeter) -> tuple[Any, ...]:
 class Unlearning(Stencil):
     """Leaves everything to the parser."""
 
+    __slots__ = ()
+
     def learn(self, chunk: openai.Chunk) -> None:
         return
 

@@ -18,7 +18,7 @@ from tests.server.clients import (
     request_bytes,
 )
 from tests.server.conftest import eventually, settled
-from tests.server.tiny_app import CHUNK, mixed_message
+from tests.server.tiny_app import CHUNK, mixed_message, pushed_line
 
 MIB = 1024 * 1024
 SMALL_BUFFER = 32 * 1024
@@ -53,6 +53,19 @@ async def test_a_stream_that_was_paused_arrives_whole_when_it_is_read_after_all(
         while not answer.endswith(b"0\r\n\r\n"):
             answer += sock.recv(MIB)
     assert body_of(bytes(answer)) == CHUNK * 2048
+    assert server.state()["endings"][name] == "done"
+
+
+async def test_pushing_is_refused_for_a_reader_that_is_behind_and_nothing_is_lost(server):
+    name = here("pushed")
+    with stalled_reader("http", server.port, f"/pushed/{name}") as sock:
+        produced = await asyncio.to_thread(settled, lambda: server.state()["counts"].get(name, 0))
+        assert 0 < server.state()["counts"][f"{name}-pushed"] < produced
+        assert produced * len(CHUNK) < MIB
+        answer = bytearray()
+        while not answer.endswith(b"0\r\n\r\n"):
+            answer += sock.recv(MIB)
+    assert body_of(bytes(answer)) == b"".join(map(pushed_line, range(2048)))
     assert server.state()["endings"][name] == "done"
 
 

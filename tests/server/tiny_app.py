@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from webapp import drain
+from webapp import drain, push
 from webapp.server import CannotListen, ServerLimits, StopTimes, serve
 
 CHUNK = b"x" * 16 * 1024
@@ -127,6 +127,29 @@ async def chunks(scope: Any, send: Send, name: str, number: int, gap_s: float) -
         await send({"type": "http.response.body", "body": b""})
 
 
+async def pushed(scope: Any, receive: Receive, send: Send, name: str) -> None:
+    """Push 2,048 numbered lines of 16 KiB, and send those that cannot be pushed; count what was pushed."""
+
+    async def lines() -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        counts[f"{name}-pushed"] = 0
+        for index in range(2048):
+            line = pushed_line(index)
+            if push.of(scope)(line):
+                counts[f"{name}-pushed"] += 1
+            else:
+                await send({"type": "http.response.body", "body": line, "more_body": True})
+            counts[name] = index + 1
+        await send({"type": "http.response.body", "body": b""})
+        assert not push.of(scope)(b"too late")
+
+    await while_connected(receive, name, lines())
+
+
+def pushed_line(index: int) -> bytes:
+    return b"%d\n" % index + CHUNK
+
+
 async def stubborn(scope: Any, receive: Receive, send: Send, name: str) -> None:
     """Stream without ever calling `receive`."""
     try:
@@ -230,7 +253,7 @@ async def return_early(scope: Any, receive: Receive, send: Send, name: str) -> N
 BEHAVIOURS = {
     function.__name__: function
     for function in (
-        state, describe, body_size, flood, paced, endless, stubborn, echo, slow_reader, release, big_message,
+        state, describe, body_size, flood, paced, endless, pushed, stubborn, echo, slow_reader, release, big_message,
         big_answer, mixed_sizes, close_with, undecided, reject, hang, fail, return_early,
     )
 }  # fmt: skip

@@ -27,9 +27,11 @@ class Stencil:
     `kind` is "content" or "reasoning".
     """
 
+    __slots__ = ("_head", "_in_vain", "_tail", "kind")
+
     def __init__(self) -> None:
         self.kind = ""
-        self._head = self._tail = self._between = b""
+        self._head = self._tail = b""
         self._in_vain = 0
 
     def learn(self, chunk: Chunk) -> None:
@@ -46,7 +48,6 @@ class Stencil:
         self.kind = "content" if chunk.content else "reasoning"
         self._head = b'data: %b"' % before
         self._tail = b'"%b\n\n' % after
-        self._between = self._tail + self._head
 
     def pieces(self, events: bytes) -> list[bytes] | None:
         """Return the text of each of these whole events, as UTF-8; None where one of them is of another shape."""
@@ -57,7 +58,7 @@ class Stencil:
         if not _NOT_PLAIN.search(text):
             pieces = [text]
         else:
-            pieces = text.split(self._between)
+            pieces = text.split(tail + head)
             if _NOT_PLAIN.search(b"".join(pieces)):
                 return None
         if not events.isascii():

@@ -142,13 +142,15 @@ class Request(WebRequest):
         self.requestHeaders.removeHeader(b"daphne-root-path")
         return super().process()
 
+    def push(self, body: bytes) -> bool:
+        """Send a later piece of a streamed answer at once; False, and nothing sent, where that is not possible now."""
+        if not self.chunked or self.gate.closed or self.finished or self.channel is None:
+            return False
+        self.sentLength += len(body)
+        self.channel.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return True
+
     def handle_reply(self, message: dict[str, Any]) -> None:
-        if self.chunked and message.get("more_body") and self.channel is not None:
-            # A stream's every chunk after its first passes here: the same as below, at a third of the cost.
-            if body := message.get("body"):
-                self.sentLength += len(body)
-                self.channel.write(b"%x\r\n%b\r\n" % (len(body), body))
-            return
         if message["type"] == "http.response.body" and self.method == b"HEAD":
             message = {**message, "body": b""}
         super().handle_reply(message)

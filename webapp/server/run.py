@@ -17,6 +17,7 @@ from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
 from twisted.logger import globalLogBeginner
 
+from webapp import push
 from webapp.server import http, websocket
 from webapp.server.flow import Inbox
 from webapp.server.limits import DEFAULT_LIMITS, DEFAULT_STOP_TIMES, ServerLimits, StopTimes
@@ -153,6 +154,8 @@ class Server(daphne.server.Server):
             return None
         inbox = Inbox(self.limits.inbox_messages, self.limits.inbox_bytes)
         scope.setdefault("asgi", {"version": "3.0"})
+        if isinstance(protocol, http.Request):
+            scope["extensions"] = {push.EXTENSION: protocol.push}
 
         async def send(message: dict[str, Any]) -> None:
             await self.handle_reply(protocol, message)

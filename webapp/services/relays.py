@@ -20,6 +20,7 @@ from webapp.core.errors import Outcome, StreamError
 from webapp.core.openai import Chunk
 from webapp.core.spec import BackendSpec, PromptSpec
 from webapp.core.sse import encode_event
+from webapp.push import Push
 from webapp.services import store
 from webapp.services.looplag import loop_lag
 from webapp.services.runs import Ask, Run, entries_for
@@ -49,6 +50,8 @@ class Relay:
         self._chunks: list[Chunk] = []
         self.turn.meter.chunks = self._chunks
         self._taken_bytes = 0  # of what the backend sent
+        self._push: Push | None = None
+        self._refused = b""
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._streaming = False
@@ -83,8 +86,11 @@ class Relay:
             return self.turn.error
         return None
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Yield the answer as server-sent events, each read's at once, ending with [DONE] whatever happened."""
+    async def stream(self, push: Push | None = None) -> AsyncIterator[bytes]:
+        """Yield the answer as server-sent events, each read's at once, ending with [DONE] whatever happened.
+
+        What can be pushed is not yielded: the read that brought it has sent it on already.
+        """
         assert self._task is not None
         self._streaming = True
         try:
@@ -97,9 +103,13 @@ class Relay:
                     yield data
                 if finished:
                     break
-                await self._changed.wait()
+                if not self._changed.is_set():
+                    self._push = push
+                    await self._changed.wait()
+                    self._push = None
             yield self._ending()
         finally:
+            self._push = None
             await self.close()
 
     async def complete(self) -> dict[str, Any]:
@@ -136,14 +146,12 @@ class Relay:
         if self._task is not None:
             self._closing = asyncio.get_running_loop().create_task(self.close())
 
-    def _unsent(self) -> bytes:
-        """Return what has arrived since the last call, as it is passed on."""
-        data = b"".join([chunk.wire or encode_event(chunk.data) for chunk in self._chunks if self._wanted(chunk)])
-        self._chunks.clear()
-        self._taken_bytes = self.turn.meter.received_bytes
-        return data
-
     def _arrived(self) -> Awaitable[object] | None:
+        if self._push is not None:
+            data = self._unsent()
+            if not data or self._push(data):
+                return None
+            self._push, self._refused = None, data
         self._changed.set()
         if not self._streaming or self.turn.meter.received_bytes - self._taken_bytes <= MOST_UNSENT_BYTES:
             return None
@@ -151,6 +159,14 @@ class Relay:
             self.turn.notes.append(SLOW_CLIENT)
         self._room.clear()
         return self._room.wait()
+
+    def _unsent(self) -> bytes:
+        """Return what has arrived since the last call, as it is passed on."""
+        wanted = [chunk.wire or encode_event(chunk.data) for chunk in self._chunks if self._wanted(chunk)]
+        data, self._refused = b"".join([self._refused, *wanted]), b""
+        self._chunks.clear()
+        self._taken_bytes = self.turn.meter.received_bytes
+        return data
 
     def _wanted(self, chunk: Chunk) -> bool:
         if chunk.done:
