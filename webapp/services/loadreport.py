@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,7 @@ th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--sof
 .badge{font-size:.75rem;border:1px solid;border-radius:3px;padding:0 .3rem}.answer{font-size:1.15rem;margin:1rem 0}
 """
 NAMES = {"ttft": "TTFT", "ttfo": "TTFO", "tpot": "TPOT", "icl": "ICL", "e2e": "whole answer"}
+NAME_WORDS = 6
 VERDICTS = {
     0: "Pass.",
     1: "There were errors in this run.",
@@ -84,6 +86,15 @@ def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[cha
         if bars:
             found.append(charts.distribution(bars, figure))
     return [spec for spec in found if spec["data"]["values"]]
+
+
+def named(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> dict[str, charts.Spec]:
+    """Return the charts of a result by a short name, as files and addresses have it."""
+    found: dict[str, charts.Spec] = {}
+    for spec in specs(summary, chart_data):
+        name = "-".join(re.findall(r"[a-z0-9]+", spec["title"]["text"].lower())[:NAME_WORDS])
+        found[name if name not in found else f"{name}-{len(found)}"] = spec
+    return found
 
 
 def drawn(found: Iterable[charts.Spec]) -> list[str]:

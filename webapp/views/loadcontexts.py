@@ -7,6 +7,7 @@ from typing import Any
 
 from django.urls import reverse
 
+from webapp.core.charts import Spec
 from webapp.core.loadplan import CAPS
 from webapp.core.loadsummary import load_words, rates, span
 from webapp.core.stats import ENOUGH_FOR
@@ -137,13 +138,9 @@ def result(run: LoadRun) -> dict[str, Any]:
     }
 
 
-def charts(run: LoadRun) -> dict[str, dict[str, Any]]:
+def charts(run: LoadRun) -> dict[str, Spec]:
     """Return a run's charts by the name in their address."""
-    found: dict[str, dict[str, Any]] = {}
-    for spec in loadreport.specs(run.summary, run.charts):
-        name = "-".join("".join(c if c.isalnum() else " " for c in spec["title"]["text"].lower()).split()[:6])
-        found[name if name not in found else f"{name}-{len(found)}"] = spec
-    return found
+    return loadreport.named(run.summary, run.charts)
 
 
 def _sentences(summary: Mapping[str, Any]) -> list[str]:

@@ -19,14 +19,15 @@ from webapp.core.loadsummary import table
 from webapp.core.slo import PRESETS
 from webapp.services import load, loadreport, loadsearch
 from webapp.services.backends import seed
+from webapp.services.charts import write_all
 from webapp.services.loadhost import whereabouts
 from webapp.services.loadplans import Refusal, Where, Wishes, plan, read_text
 from webapp.services.loadprocess import LoadProcess
 
-MODES = ("run", "search", "ab", "sweep", "report")
+MODES = ("run", "search", "ab", "sweep", "report", "charts")
 WHAT = (
     "run (default); search: how many users; ab: paired comparison; sweep: throughput against interactivity; "
-    "report: write report.html of --out again"
+    "report: write report.html of --out again; charts: write its charts as SVG, PNG and PDF"
 )
 LOADS = ("users", "rate", "ramp", "steps", "stages", "trace")
 DURATION_S = 30.0
@@ -81,8 +82,8 @@ class Command(BaseCommand):
         add("--url", default="", help="the web app to load (default: the one at HOST and PORT, else one of its own)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["what"] == "report":
-            self._report(options["out"])
+        if options["what"] in ("report", "charts"):
+            self._again(options["what"], options["out"])
             return
         _prepare_database()
         signal.signal(signal.SIGTERM, _as_interrupt)
@@ -160,11 +161,16 @@ class Command(BaseCommand):
         except DatabaseError as error:
             self.stderr.write(f"The run is not listed under /load/: {error}")
 
-    def _report(self, out: Path) -> None:
+    def _again(self, what: str, out: Path) -> None:
+        """Make files of results that are there."""
         summary, charts, _ = load.results(out)
         if not summary:
             raise CommandError(f"{out} holds no results of a load test.")
-        self.stdout.write(str(loadreport.write(out, summary, charts)))
+        if what == "report":
+            self._say(str(loadreport.write(out, summary, charts)))
+            return
+        for path in write_all(out / "charts", loadreport.named(summary, charts)):
+            self._say(str(path))
 
     def _print(self, summary: dict[str, Any]) -> None:
         for line in table(summary):

@@ -1,0 +1,74 @@
+"""Charts as files: what the page draws comes out as SVG, PNG and PDF, through the view and from the command line."""
+
+from __future__ import annotations
+
+import re
+import struct
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+
+from tests.web.test_load_pages import finished
+from webapp.core.charts import HEIGHT, WIDTH
+from webapp.services import charts, loadreport
+
+KINDS = ("svg", "png", "pdf")
+pytestmark = pytest.mark.usefixtures("rows")
+
+
+def opened(kind: str, made: bytes) -> tuple[float, float, str]:
+    """Open a chart as its reader does; return its width and height in CSS pixels and the words in it, if any."""
+    if kind == "svg":
+        root = ET.fromstring(made)
+        return float(root.attrib["width"]), float(root.attrib["height"]), "".join(root.itertext())
+    if kind == "png":
+        assert made.startswith(b"\x89PNG\r\n\x1a\n")
+        assert made.endswith(b"IEND\xaeB`\x82")
+        width, height = struct.unpack(">II", made[16:24])
+        return width / charts.PNG_SCALE, height / charts.PNG_SCALE, ""
+    assert made.startswith(b"%PDF-1.")
+    assert made.rstrip().endswith(b"%%EOF")
+    assert len(re.findall(rb"/Type\s*/Page\b", made)) == 1
+    box = re.search(rb"/MediaBox\s*\[\s*0 0 ([\d.]+) ([\d.]+)\s*\]", made)
+    assert box
+    return float(box[1]), float(box[2]), ""
+
+
+def is_whole(kind: str, made: bytes, spec: dict[str, Any]) -> None:
+    width, height, words = opened(kind, made)
+    assert WIDTH < width < 1.5 * WIDTH
+    assert HEIGHT < height < 1.7 * HEIGHT
+    if kind == "svg":
+        for said in (spec["title"]["text"], spec["encoding"]["y"]["title"], "a"):
+            assert said in words
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_chart_is_exported_by_the_view_as_the_page_draws_it(kind: str) -> None:
+    run = finished(1000)
+    (address, *_) = re.findall(r'data-spec="([^"]+)"', Client().get(f"/load/{run.id}/").content.decode())
+    spec = Client().get(address).json()
+    reply = Client().get(address.replace(".json", f".{kind}"))
+    assert reply["Content-Type"] == charts.FORMATS[kind]
+    assert f".{kind}" in reply["Content-Disposition"]
+    is_whole(kind, reply.content, spec)
+    if kind == "svg":
+        assert reply.content == charts.made(spec, kind), "the very same specification"
+
+
+def test_all_charts_are_exported_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished(1000)
+    monkeypatch.setattr("webapp.services.load.results", lambda _: (run.summary, run.charts, False))
+    said = StringIO()
+    call_command("load", "charts", "--out", str(tmp_path), stdout=said)
+    named = loadreport.named(run.summary, run.charts)
+    assert len(named) >= 5
+    assert [Path(line).name for line in said.getvalue().splitlines()] == [f"{n}.{k}" for n in named for k in KINDS]
+    for name, spec in named.items():
+        for kind in KINDS:
+            is_whole(kind, (tmp_path / "charts" / f"{name}.{kind}").read_bytes(), spec)
