@@ -51,13 +51,13 @@ class Registry:
         self.begun = 0
         self._users: dict[str, int] = {}
         self._slo = plan.limits()
+        self._cpu_from: tuple[int, float] | None = None  # when the window began: ns of the clock, CPU time in s
         self._helpers: list[gevent.Greenlet] = []
         self._renew()
 
     def begin(self, t0_ns: int) -> None:
         """Start counting: the run's time zero is `t0_ns` of this process's clock."""
         self.t0_ns = t0_ns
-        self._cpu_from: tuple[int, float] | None = None
         self._helpers = [gevent.spawn(self._sample_lag), gevent.spawn(self._sweep)]
         self.started.set()
 

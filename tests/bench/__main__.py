@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.bench import clone, load, memory, page, peer, pressure, simulated, speed, truth
+from tests.bench import agreement, clone, load, memory, page, peer, pressure, simulated, speed, truth
 from tests.bench.processes import LOAD_CORE
 from tests.bench.table import Row, machine, missing, text_table
 from tests.bench.world import World, world
@@ -39,6 +39,7 @@ FIGURES: dict[str, Figure] = {
     "P13": simulated.p13,
     "P14": clone.p14,
     "P15": load.p15,
+    "A": agreement.agreement,
     "G1": speed.growth,
     "L": pressure.lanes,
     "T": truth.truth,

@@ -1,25 +1,24 @@
 """Figures of the load generator: its error against the reference stream, its cost per token, its result page.
 
-Peers are measured where BENCH_AIPERF names the program and BENCH_TOKENIZER a folder with a tokenizer; nothing
-installs it. guidellm is not run: it wants torch.
+Peers are measured beside it where they are installed, see `loadpeers`; of several the better one is the reference.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
 
 import orjson
 
+from tests.bench.loadpeers import RAMP_S, Peer, Work, peers
 from tests.bench.processes import RELAY_CORE, ROOT, cpu_s
 from tests.bench.streams import quantile
 from tests.bench.table import Row, missing
@@ -29,7 +28,7 @@ RATE, TOKENS, START_MS = 20, 60, 200
 MODEL = f"ref-{RATE}x{TOKENS}+{START_MS}ms"
 UNLIMITED = "ref-maxx500"
 USERS = 100
-RAMP_S = 3.2  # starts spread over about one answer
+NO_PEERS = "n/a: BENCH_AIPERF, BENCH_GUIDELLM and BENCH_TOKENIZER name no peer and no tokenizer"
 STAMP = re.compile(r"@(\d{19}) ")
 
 
@@ -41,6 +40,10 @@ class Seen:
     gap_errors_ms: list[float]
     tokens: int
     cpu_s: float
+
+    @property
+    def ttft_p99_ms(self) -> float:
+        return quantile(sorted(self.ttft_errors_ms), 0.99)
 
     @property
     def us_per_token(self) -> float:
@@ -60,17 +63,30 @@ async def p10(world: World) -> list[Row]:
         note = f"gap error {gap}; {seen.us_per_token:.0f} µs of CPU per token; {len(first)} answers"
         rows.append(Row("P10t", f"load generator: TTFT error p50 / p99, {users} users", ttft, note=note))
     assert ours is not None
-    peer = await run_aiperf(world)
-    if peer is None:
-        why = "n/a: BENCH_AIPERF and BENCH_TOKENIZER name no aiperf and no tokenizer"
-        return [*rows, missing("P10", "TTFT error p99 beside aiperf", why), missing("P11", "CPU per token", why)]
-    mine, theirs = (quantile(sorted(seen.ttft_errors_ms), 0.99) for seen in (ours, peer))
-    cost, cost_theirs = ours.us_per_token, peer.us_per_token
+    theirs = {peer.name: await run_peer(world, peer) for peer in peers()}
+    if not theirs:
+        return [
+            *rows,
+            missing("P10", "TTFT error p99 beside peers", NO_PEERS),
+            missing("P11", "CPU per token", NO_PEERS),
+        ]
+    errors = {name: seen.ttft_p99_ms for name, seen in theirs.items()}
+    costs = {name: seen.us_per_token for name, seen in theirs.items()}
     return [
         *rows,
-        _ratio("P10", f"TTFT error p99, {USERS} users", mine, theirs, "ms", 1 / 5, 1 / 20),
-        _ratio("P11", f"CPU per token, {USERS} users", cost, cost_theirs, "µs", 1 / 5, 1 / 15),
+        _ratio("P10", f"TTFT error p99, {USERS} users", ours.ttft_p99_ms, errors, "ms", 1 / 5, 1 / 20),
+        _ratio("P11", f"CPU per token, {USERS} users", ours.us_per_token, costs, "µs", 1 / 5, 1 / 15),
     ]
+
+
+async def run_peer(world: World, peer: Peer) -> Seen:
+    """Run another generator at the same stream with the same users. What it costs to start is taken off: it is run
+    twice, and the difference counts."""
+    work = Work(f"http://127.0.0.1:{world.reference.port}", MODEL, TOKENS, USERS, users=USERS)
+    short = await peer.run(world, work)
+    long = await peer.run(world, replace(work, requests=USERS * 4))
+    tokens = (len(long.answers) - len(short.answers)) * TOKENS
+    return Seen([answer.ttft_ms - START_MS for answer in long.answers], [], tokens, long.cpu_s - short.cpu_s)
 
 
 async def p12(world: World) -> list[Row]:
@@ -88,12 +104,14 @@ async def p12(world: World) -> list[Row]:
 
 
 async def p15(world: World) -> list[Row]:
-    """The result page of a run of a million requests beside that of a thousand."""
+    """The result page of a run of a million requests beside that of a thousand, both made by the run's own writers."""
     figure = "result page, 1,000,000 requests beside 1,000"
     command = [sys.executable, "-m", "tests.bench.loadrows"]
     env = {**os.environ, "VAR_DIR": str(world.directory)}
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=env, stdout=asyncio.subprocess.PIPE)
     out, _ = await process.communicate()
+    if process.returncode:
+        return [missing("P15", figure, "the two runs could not be made")]
     ids = out.decode().split()
     times: dict[str, list[float]] = {id: [] for id in ids}
     for _ in range(20):
@@ -145,42 +163,6 @@ async def run_bare(world: World) -> float:
     return int(tokens) / float(used_s)
 
 
-async def run_aiperf(world: World) -> Seen | None:
-    """Run aiperf at the same stream with the same number of users; None where there is none."""
-    program, tokenizer = os.environ.get("BENCH_AIPERF"), os.environ.get("BENCH_TOKENIZER")
-    if not program or not tokenizer:
-        return None
-    folder = world.directory / "aiperf"
-    folder.mkdir()
-    command = [program, "profile", "--model", MODEL, "--url", f"http://127.0.0.1:{world.reference.port}"]
-    command += [
-        "--streaming",
-        "--endpoint-type",
-        "chat",
-        "--concurrency",
-        str(USERS),
-        "--request-count",
-        str(USERS * 4),
-    ]
-    command += ["--concurrency-ramp-duration", str(RAMP_S), "--tokenizer", tokenizer, "--use-server-token-count"]
-    command += ["--synthetic-input-tokens-mean", "20", "--ui", "none", "--artifact-dir", str(folder)]
-    before = os.times()
-    with open(folder / "output.log", "wb") as log:
-        process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=log, stderr=log)
-        await process.wait()
-    after = os.times()
-    errors, tokens = [], 0
-    records = folder / "profile_export.jsonl"
-    if not records.exists():
-        raise RuntimeError(f"aiperf left no records: {(folder / 'output.log').read_text()[-1000:]}")
-    for line in records.read_text().splitlines():
-        metrics = json.loads(line)["metrics"]
-        errors.append(metrics["time_to_first_token"]["value"] - START_MS)
-        tokens += TOKENS
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    return Seen(errors, [], tokens, used)
-
-
 async def get(port: int, path: str) -> tuple[int, float]:
     """Return an HTTP answer's status and how long the whole of it took, s."""
     start_s = time.monotonic()
@@ -221,6 +203,19 @@ def _gap_errors(arrived: Sequence[int], emitted: Sequence[int]) -> list[float]:
     return [abs((b - a) - (d - c)) / 1e6 for (a, b), (c, d) in zip(pairwise(arrived), pairwise(emitted), strict=True)]
 
 
-def _ratio(id: str, figure: str, ours: float, theirs: float, unit: str, target: float, beyond: float) -> Row:
-    texts = (f"{ours:.1f} {unit}", f"aiperf {theirs:.1f} {unit}")
-    return Row(id, f"load generator: {figure}", *texts, ours / theirs, f"1/{theirs / ours:.1f}", target, beyond)
+def _ratio(
+    id: str, figure: str, ours: float, theirs: Mapping[str, float], unit: str, target: float, beyond: float
+) -> Row:
+    """Return a row that holds ours against the best of the others."""
+    best = min(theirs.values())
+    reference = ", ".join(f"{name} {value:.1f} {unit}" for name, value in theirs.items())
+    return Row(
+        id,
+        f"load generator: {figure}",
+        f"{ours:.1f} {unit}",
+        reference,
+        ours / best,
+        f"1/{best / ours:.1f}",
+        target,
+        beyond,
+    )

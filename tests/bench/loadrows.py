@@ -1,53 +1,83 @@
-"""Adds two finished load runs to the database in VAR_DIR, of a thousand requests and of a million; prints their ids.
+"""Makes the directories and rows of two finished load runs, of a thousand requests and of a million; prints their ids.
 
-    VAR_DIR=… python -m tests.bench.loadrows
+    VAR_DIR=… python -m tests.bench.loadrows [REQUESTS …]
 
-Their histograms are drawn, not measured; every size that a result page has to do with is that of a real run.
+Only the network is left out: each request is an exchange with marks and chunks of its own, and goes the way of every
+other through the registry, the collector and its files, the row and the report.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import sys
+import time
+from pathlib import Path
 
 import django
 
+from loadtests.collector import Collector
+from loadtests.exchange import Exchange, Job
+from loadtests.registry import Registry
+from webapp.clock import now_ns
+from webapp.core.loadplan import Plan, Target
+from webapp.core.mixes import Question
+from webapp.core.openai import Usage
+
 SIZES = (1_000, 1_000_000)
-VALUES = 1_000
+CHUNKS = 4
+LOOKS = 1_200  # of the collector within a run
+QUESTION = Question("How long?", CHUNKS)
+NS_PER_MS = 1_000_000
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
     django.setup()
-    from webapp.core.generator import Watch  # noqa: PLC0415 (models exist only after set-up)
-    from webapp.core.loadplan import Plan, Target  # noqa: PLC0415
-    from webapp.core.loadstats import LoadStats  # noqa: PLC0415
-    from webapp.core.loadsummary import chart_data, summarise  # noqa: PLC0415
-    from webapp.services import load  # noqa: PLC0415
+    from webapp.services import load, loadreport  # noqa: PLC0415 (models exist only after set-up)
 
-    drawn = random.Random(1)
-    plan = Plan(tuple(Target(slug, "http://127.0.0.1:9/v1", slug) for slug in ("fast", "slow")), duration_s=600)
-    for size in SIZES:
-        stats = LoadStats(plan.window)
-        for slug in plan.slugs:
-            backend = stats.backend(slug)
-            backend.ok = backend.ended = size
-            for figure in ("ttft", "ttfo", "tpot", "e2e"):
-                for _ in range(VALUES):
-                    value = round(drawn.lognormvariate(18, 1))
-                    backend.histogram(figure).record(value, size // VALUES)
-                    backend.histogram(f"{figure}_sched").record(value, size // VALUES)
-            for _ in range(VALUES):
-                backend.histogram("icl").record(round(drawn.lognormvariate(16, 0.5)), size // 10)
-        figures = {"ttft_p50_ms": 50.0, "ttft_p95_ms": 90.0, "icl_p95_ms": 20.0, "output_tokens_per_s": 1000.0}
-        series = [{"t_s": k / 2, "backends": dict.fromkeys(plan.slugs, figures)} for k in range(1200)]
-        row = load.make_row(plan, asked_by="cli", title=f"{size} requests")
-        row.summary = summarise(
-            plan, stats, Watch(), ended="complete", elapsed_ns=600 * 10**9, started_at=0.0, t0_ns=0, versions={}
-        )
-        row.charts, row.state, row.exit_code = chart_data(plan, stats, series), row.State.DONE, 0
-        row.save()
-        print(row.id, flush=True)
+    for size in map(int, sys.argv[1:]) if len(sys.argv) > 1 else SIZES:
+        folder = Path(os.environ["VAR_DIR"]) / f"load-of-{size}"
+        run(folder, size)
+        summary, charts, _ = load.results(folder)
+        loadreport.write(folder, summary, charts)
+        print(load.keep_finished(folder, summary, title=f"{size} requests").id, flush=True)
+
+
+def run(folder: Path, size: int) -> None:
+    """Leave in `folder` what a run of `size` requests to two backends within ten minutes leaves."""
+    targets = tuple(Target(slug, "http://127.0.0.1:9/v1", slug, slug, "LIVE") for slug in ("fast", "slow"))
+    plan = Plan(targets, duration_s=600, slo="ttft:500 tpot:50", users=100)
+    drawn = random.Random(size)
+    registry, collector = Registry(plan), Collector(plan, folder, now_ns(), time.time())
+    registry.t0_ns = collector.t0_ns
+    every = max(1, size // LOOKS)
+    for number in range(size):
+        at_ns = registry.t0_ns + round(600e9 * number / size)
+        exchange = answered(targets[number % 2], number, at_ns, drawn)
+        registry.started_one(exchange)
+        registry.ended_one(exchange, "done")
+        if number % every == every - 1:
+            collector.absorb("own", registry.take())
+            collector.live_line(plan.users, None)
+    collector.absorb("own", registry.take())
+    collector.live_line(plan.users, None)
+    collector.finish("complete")
+
+
+def answered(target: Target, number: int, at_ns: int, drawn: random.Random) -> Exchange:
+    """Return a request that was meant to leave at `at_ns`, with an answer of CHUNKS chunks."""
+    exchange = Exchange(Job(target, QUESTION, at_ns, number=number), begun_ns=at_ns)
+    marks = exchange.marks
+    marks.intended, marks.sent, marks.headers = at_ns, at_ns + 20_000, at_ns + NS_PER_MS
+    chunk_ns = marks.first_event = marks.first_token = marks.first_output = at_ns + round(drawn.lognormvariate(18, 1))
+    for place in range(CHUNKS):
+        chunk_ns += round(drawn.lognormvariate(16, 0.5)) if place else 0
+        exchange.deltas.add(chunk_ns, "content", " word")
+        exchange.times.append(chunk_ns)
+    marks.last_token = marks.usage = marks.end = chunk_ns
+    exchange.usage = Usage(12, CHUNKS)
+    return exchange
 
 
 if __name__ == "__main__":
