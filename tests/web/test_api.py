@@ -47,6 +47,18 @@ async def test_the_official_client_streams(client: openai.AsyncOpenAI, add_backe
     assert all(chunk.usage is None for chunk in chunks)
 
 
+@pytest.mark.parametrize("model", ["ok-usage-every", "ok-transformers", "ok-timeinfo"])
+async def test_usage_beside_text_is_kept_from_who_did_not_ask_and_given_to_who_did(
+    model: str, http: aiohttp.ClientSession, add_backend: AddBackend
+) -> None:
+    slug = await add_backend(model)
+    unasked = (await stream_events(http, slug))[:-1]
+    asked = (await stream_events(http, slug, stream_options={"include_usage": True}))[:-1]
+    assert not any("usage" in event for event in unasked)
+    assert any(event.get("usage") and event["choices"] for event in asked)
+    assert [event["choices"] for event in unasked] == [event["choices"] for event in asked if event["choices"]]
+
+
 async def test_usage_comes_where_it_was_asked_for(client: openai.AsyncOpenAI, add_backend: AddBackend) -> None:
     stream = await client.chat.completions.create(  # type: ignore[call-overload]
         model=await add_backend(), messages=HELLO, stream=True, stream_options={"include_usage": True}
@@ -333,9 +345,9 @@ async def test_whatever_a_servers_habits_its_stream_leaves_here_as_openais(
     assert text.startswith("Grüße" if model == "fault-u21" else TEXT)
 
 
-async def stream_events(http: aiohttp.ClientSession, slug: str) -> list[Any]:
+async def stream_events(http: aiohttp.ClientSession, slug: str, **fields: Any) -> list[Any]:
     """Return a stream's events, parsed."""
-    body = {"model": slug, "messages": HELLO, "stream": True}
+    body = {"model": slug, "messages": HELLO, "stream": True, **fields}
     async with http.post("/v1/chat/completions", json=body) as reply:
         assert reply.status == 200
         assert reply.content_type == "text/event-stream"

@@ -1,7 +1,7 @@
 """The machine wire's part: one request of an OpenAI client, measured like a lane and passed through.
 
 The backend's events are forwarded as they came, several of one read together; what a client did not ask for (the
-usage chunk) is left out, and whatever goes wrong after the first byte is said inside the stream.
+usage) is left out, and whatever goes wrong after the first byte is said inside the stream.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Relay:
 
     def _unsent(self) -> bytes:
         """Return what has arrived since the last call, as it is passed on."""
-        wanted = [chunk.wire or encode_event(chunk.data) for chunk in self._chunks if self._wanted(chunk)]
+        wanted = [chunk.wire or encode_event(self._body(chunk)) for chunk in self._chunks if self._wanted(chunk)]
         data, self._refused = b"".join([self._refused, *wanted]), b""
         self._chunks.clear()
         self._taken_bytes = self.turn.meter.received_bytes
@@ -172,6 +172,17 @@ class Relay:
         if chunk.done:
             return False  # sent by `_ending`, after a possible error
         return self._include_usage or chunk.usage is None or chunk.has_choices
+
+    def _body(self, chunk: Chunk) -> bytes:
+        """Return an event's data, without the counts that some servers put beside the text of who did not ask."""
+        if chunk.usage is None or self._include_usage:
+            return chunk.data
+        try:
+            body = orjson.loads(chunk.data)
+        except orjson.JSONDecodeError:  # broken UTF-8, which the meter has read all the same
+            return chunk.data
+        body.pop("usage", None)
+        return orjson.dumps(body)
 
     def _ending(self) -> bytes:
         error = self.turn.error
