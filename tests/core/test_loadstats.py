@@ -97,6 +97,19 @@ def test_what_we_stopped_ourselves_is_no_failure() -> None:
     assert found["requests"]["interrupted"] == 1
 
 
+def test_what_was_too_late_already_when_the_run_ended_is_missed_and_what_was_not_is_left_out() -> None:
+    """A server that is too slow to be counted must not look better for it."""
+    waiting = {"outcome": "interrupted", "marks": {"end": 5 * S}, "gaps_ns": (), "output_tokens": None, "tpot_ns": None}
+    good = [record()] * 20
+    for limits, overdue in (("ttft:2000", 5), ("ttft:4000", 0), ("e2e:2000", 5), ("tpot:1", 0)):
+        found = block(stats(*good, *[record(**waiting)] * 5, limits=limits))
+        assert found["requests"]["interrupted"] == 5
+        assert found["requests"]["asked"] == 20 + overdue, limits
+    streaming = record(outcome="interrupted", tokens=300)
+    assert block(stats(*good, streaming, limits="e2e:3000"))["requests"]["asked"] == 21
+    assert block(stats(*good, streaming, limits="ttft:150 e2e:4000"))["attainment"] == 1.0
+
+
 def random_record(random: Random) -> Record:
     kinds = {"outcome": "failed", "error_kind": random.choice(["reset", "refused"])} if random.random() < 0.2 else {}
     more = {"backend": random.choice("ab"), "tokens": random.randrange(1, 40), "gap_ms": random.randrange(1, 30)}

@@ -54,3 +54,15 @@ def test_a_generator_at_its_limit_ends_the_search_and_says_so() -> None:
     alone = Search(LIMITS)
     alone.tell(Step(1, 0, 10, limited=True))
     assert "not measurable" in alone.sentence("x")
+
+
+def test_a_load_at_which_too_few_requests_began_answers_nothing() -> None:
+    search = Search(LIMITS)
+    search.tell(Step(8, 100, 100))
+    search.tell(Step(16, 1, 1, thin=True))
+    assert search.following() is None
+    assert search.sentence("x").endswith("beyond, too few requests were answered in time to tell.")
+    alone = Search(LIMITS)
+    alone.tell(Step(4, 4, 4, thin=True))
+    assert not alone.measurable
+    assert alone.sentence("x") == "x: not measurable, too few requests were answered in time."

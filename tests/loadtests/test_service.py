@@ -104,7 +104,7 @@ def test_wishes_become_schedules(rows: None) -> None:
     plan, _ = loadplans.plan(Wishes(("x",), stages="10:30s,50:1m", arrival="poisson"), WHERE)
     assert (plan.mode, plan.schedule.rates) == ("rate", ((0.0, 0.0), (30.0, 10.0), (90.0, 50.0)))
     for stages in ("10", "10:soon", "10:30s,", "2000:10s"):
-        with pytest.raises(Refusal, match="--stages wants|At most"):
+        with pytest.raises(Refusal, match=r"--stages wants|At most"):
             loadplans.plan(Wishes(("x",), stages=stages), WHERE)
     with pytest.raises(Refusal, match="needs a --rate"):
         loadplans.plan(Wishes(("x",), arrival="poisson"), WHERE)

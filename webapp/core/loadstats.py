@@ -41,13 +41,16 @@ class Window:
 class BackendStats:
     """Counts and histograms of one backend; `merge` adds another's.
 
-    `delivered_tokens` and `gone` (users who left) are of the whole run; the other counts are of its window.
+    `delivered_tokens` and `gone` (users who left) are of the whole run; the other counts are of its window. `overdue`
+    are those of the `interrupted` that had missed the SLO already when the run ended: to leave them out would flatter a
+    server that answers too late to be counted.
     """
 
     ok: int = 0
     failed: int = 0
     left: int = 0
     interrupted: int = 0
+    overdue: int = 0
     outside: int = 0
     good: int = 0
     ended: int = 0
@@ -86,6 +89,12 @@ class BackendStats:
             self.histogram("left").record(record.end - record.intended)
         else:
             self.interrupted += 1
+            self.overdue += not slo.met(_ms(_at_least(record)), so_far=True)
+
+    @property
+    def asked(self) -> int:
+        """How many requests the attainment is a share of."""
+        return self.ok + self.failed + self.left + self.overdue
 
     def histogram(self, name: str) -> Histogram:
         return self.histograms.setdefault(name, Histogram())
@@ -143,8 +152,8 @@ class BackendStats:
 
 
 _COUNTS = (
-    "ok", "failed", "left", "interrupted", "outside", "good", "ended", "ended_good", "estimated", "tokens_in_window",
-    "delivered_tokens", "gone",
+    "ok", "failed", "left", "interrupted", "overdue", "outside", "good", "ended", "ended_good", "estimated",
+    "tokens_in_window", "delivered_tokens", "gone",
 )  # fmt: skip
 
 
@@ -182,7 +191,7 @@ class LoadStats:
 
 def summary_of(stats: BackendStats, seconds: float, slo: Slo) -> dict[str, Any]:
     """Return one backend's block. Rates are per second of the measured window."""
-    asked = stats.ok + stats.failed + stats.left
+    asked = stats.asked
     low, high = wilson(stats.good, asked)
     rate = _per(seconds)
     block: dict[str, Any] = {
@@ -192,6 +201,7 @@ def summary_of(stats: BackendStats, seconds: float, slo: Slo) -> dict[str, Any]:
             "by_error": dict(sorted(stats.by_error.items())),
             "left": stats.left,
             "interrupted": stats.interrupted,
+            "asked": asked,
             "outside_window": stats.outside,
         },
     }
@@ -218,11 +228,14 @@ def summary_of(stats: BackendStats, seconds: float, slo: Slo) -> dict[str, Any]:
 
 def enough(stats: BackendStats, slo: Slo) -> bool:
     """Whether the samples support an answer: for an SLO as many as its share needs, else enough for a median."""
-    asked = stats.ok + stats.failed + stats.left
     if not slo:
         return stats.ok >= ENOUGH_FOR[50] or stats.failed > 0
-    wanted = next((n for percent, n in ENOUGH_FOR.items() if percent / 100 >= slo.target), ENOUGH_FOR[99])
-    return asked >= wanted
+    return stats.asked >= wanted(slo)
+
+
+def wanted(slo: Slo) -> int:
+    """Return how many requests it takes to say whether an SLO's share is attained."""
+    return next((n for percent, n in ENOUGH_FOR.items() if percent / 100 >= slo.target), ENOUGH_FOR[99])
 
 
 def exit_code(stats: LoadStats, slugs: Sequence[str], limited: bool) -> int:
@@ -238,8 +251,7 @@ def exit_code(stats: LoadStats, slugs: Sequence[str], limited: bool) -> int:
 
 
 def _attained(stats: BackendStats) -> float:
-    asked = stats.ok + stats.failed + stats.left
-    return stats.good / asked if asked else 0.0
+    return stats.good / stats.asked if stats.asked else 0.0
 
 
 def _warnings(stats: BackendStats, slo: Slo) -> list[str]:
@@ -257,6 +269,13 @@ def _warnings(stats: BackendStats, slo: Slo) -> list[str]:
     if not enough(stats, slo):
         found.append(f"Too few samples ({stats.ok}) for an answer.")
     return found
+
+
+def _at_least(record: Record) -> dict[str, int | None]:
+    """Return what the figures of an unfinished request cannot fall below any more, ns."""
+    waited = record.end - (record.sent or record.intended)
+    figures = record.figures_ns()
+    return {**figures, "ttft": figures["ttft"] or waited, "ttfo": figures["ttfo"] or waited, "e2e": waited}
 
 
 def _tokens_in(record: Record, window: Window) -> float:

@@ -19,12 +19,15 @@ TRIES = 3  # steps in which the generator was the limit; a busy machine may pass
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One load that was tried: `good` of `asked` requests met the SLO. `limited`: the generator was the bottleneck."""
+    """One load that was tried: `good` of `asked` requests met the SLO. `limited`: the generator was the bottleneck;
+    `thin`: so few requests began within the measured time that they say nothing.
+    """
 
     users: int
     good: int
     asked: int
     limited: bool = False
+    thin: bool = False
 
     @property
     def attainment(self) -> float:
@@ -46,7 +49,7 @@ class Search:
 
     def following(self) -> int | None:
         """Return the next number of users to try, None where the answer is found."""
-        if len(self.steps) >= MOST_STEPS:
+        if len(self.steps) >= MOST_STEPS or (self.steps and self.steps[-1].thin):
             return None
         if self.steps and self.steps[-1].limited:
             again = sum(step.limited for step in self.steps) < TRIES
@@ -86,15 +89,13 @@ class Search:
         """Answer in one sentence."""
         share = f"for {self.slo.target:.0%} of requests with {self.slo.sentence}"
         if not self._valid:
-            return f"{name}: not measurable, the generator itself was the limit."
+            why = "too few requests were answered in time" if self._thin else "the generator itself was the limit"
+            return f"{name}: not measurable, {why}."
         if not self.low:
             return f"{name} does not serve even {self._valid[0].users} user(s) {share}."
         least, most = self.interval
         if self.high is None:
-            reason = (
-                "beyond, the generator is the limit" if any(s.limited for s in self.steps) else "no more were tried"
-            )
-            return f"{name} serves at least {self.low} users {share}; {reason}."
+            return f"{name} serves at least {self.low} users {share}; {self._why_no_more}."
         above = f"fewer than {most}" if most else "no upper bound found"
         between = f"surely {least}, {above}" if least else f"{above}; too few requests to be sure of less"
         return f"{name} serves {self.low} users ({between}) {share}."
@@ -103,15 +104,32 @@ class Search:
         least, most = self.interval
         steps = [
             {"backend": slug, "load": step.users, "attainment": step.attainment, "asked": step.asked}
-            | {"low": step.interval[0], "high": step.interval[1], "limited": step.limited}
+            | {"low": step.interval[0], "high": step.interval[1], "limited": step.limited, "thin": step.thin}
             for step in self.steps
         ]
         answer = {"users": self.low, "low": least, "high": most, "first_failed": self.high}
         return {**answer, "sentence": self.sentence(slug), "steps": steps}
 
     @property
+    def measurable(self) -> bool:
+        """Whether any load gave an answer."""
+        return bool(self._valid)
+
+    @property
+    def _why_no_more(self) -> str:
+        if self._thin:
+            return "beyond, too few requests were answered in time to tell"
+        if any(step.limited for step in self.steps):
+            return "beyond, the generator is the limit"
+        return "no more were tried"
+
+    @property
+    def _thin(self) -> bool:
+        return any(step.thin for step in self.steps)
+
+    @property
     def _valid(self) -> list[Step]:
-        return [step for step in self.steps if not step.limited]
+        return [step for step in self.steps if not step.limited and not step.thin]
 
     def _met(self, step: Step) -> bool:
         return step.attainment >= self.slo.target

@@ -30,12 +30,15 @@ class Slo:
     def __bool__(self) -> bool:
         return bool(self.limits_ms)
 
-    def met(self, figures_ms: Mapping[str, float | None]) -> bool:
-        """Return whether a finished request is good: each limited figure is known and within its limit."""
+    def met(self, figures_ms: Mapping[str, float | None], so_far: bool = False) -> bool:
+        """Return whether a request is good: each limited figure is known and within its limit.
+
+        `so_far`: the request goes on, and what is not known of it yet is within its limit.
+        """
         for figure, limit_ms in self.limits_ms:
             value = figures_ms.get(figure)
             # One token has no time per output token; that is no reason to fail a short answer.
-            if value is None and figure in ("tpot", "icl"):
+            if value is None and (so_far or figure in ("tpot", "icl")):
                 continue
             if value is None or value > limit_ms:
                 return False

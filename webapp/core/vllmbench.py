@@ -32,7 +32,7 @@ def _result(plan: Plan, stats: LoadStats, place: int, measured_s: float, date: s
         "backend": "openai-chat",
         "label": target.slug,
         "model_id": target.model,
-        "num_prompts": backend.ok + backend.failed + backend.left,
+        "num_prompts": backend.asked,
         "request_rate": plan.schedule.most() if open_loop else "inf",
         "burstiness": 1 / plan.schedule.cv**2,
         "max_concurrency": None if open_loop else plan.users,

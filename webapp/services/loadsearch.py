@@ -14,8 +14,12 @@ import orjson
 
 from webapp.core import arrivals
 from webapp.core.loadplan import CAPS, Plan
+from webapp.core.loadstats import wanted
 from webapp.core.search import Search, Step
+from webapp.core.slo import Slo
 
+LONGER = 8.0
+SPARE = 1.5
 Run = Callable[[Plan, Path], dict[str, Any]]
 Say = Callable[[str], None]
 
@@ -27,18 +31,28 @@ def search(plan: Plan, folder: Path, run: Run, say: Say, most: int) -> dict[str,
     """
     found: dict[str, Search] = {}
     best: dict[str, dict[str, Any]] = {}
+    limits = plan.limits()
+
+    def tried(base: Plan, users: int) -> tuple[dict[str, Any], Step]:
+        slug = base.slugs[0]
+        summary = run(replace(base, users=users), folder / f"{safe(slug)}-{users}")
+        return summary, _step(summary, slug, users, limits)
+
     for target in plan.targets:
-        searching = found[target.slug] = Search(plan.limits(), max(1, plan.users), min(most, CAPS.users))
+        slug, base = target.slug, replace(plan, targets=(target,), mode="users")
+        searching = found[slug] = Search(limits, max(1, plan.users), min(most, CAPS.users))
         while (users := searching.following()) is not None:
-            steps = replace(plan, targets=(target,), users=users, mode="users")
-            summary = run(steps, folder / f"{safe(target.slug)}-{users}")
-            step = _step(summary, target.slug, users)
+            summary, step = tried(base, users)
+            if step.thin and base.duration_s == plan.duration_s:
+                base = _long_enough(base, limits, step.asked)
+                say(f"{slug}: {users} users, only {step.asked} requests began; again for {base.duration_s:.0f} s")
+                summary, step = tried(base, users)
             searching.tell(step)
-            say(f"{target.slug}: {users} users, {step.attainment:.1%} of {step.asked} good")
-            if target.slug not in best or searching.low == users:
-                best[target.slug] = summary
+            say(f"{slug}: {users} users, {step.attainment:.1%} of {step.asked} good")
+            if slug not in best or searching.low == users:
+                best[slug] = summary
     answers = {slug: one.as_data(slug) for slug, one in found.items()}
-    code = 4 if any(not [s for s in one.steps if not s.limited] for one in found.values()) else 0
+    code = 0 if all(one.measurable for one in found.values()) else 4
     if any(not one.low for one in found.values()):
         code = code or 3
     return combined(plan, folder, best, {"search": answers, "exit_code": code})
@@ -110,9 +124,19 @@ def _loaded(plan: Plan, load: float) -> dict[str, Any]:
     return {"schedule": arrivals.flat(schedule.kind, load, schedule.cv)}
 
 
-def _step(summary: dict[str, Any], slug: str, users: int) -> Step:
+def _step(summary: dict[str, Any], slug: str, users: int, limits: Slo) -> Step:
     block = summary["backends"][slug]
-    counts = block["requests"]
-    asked = counts["ok"] + counts["failed"] + counts["left"]
+    asked = block["requests"]["asked"]
     good = round((block["attainment"] or 0.0) * asked)
-    return Step(users, good, asked, summary["generator"]["verdict"] != "valid")
+    return Step(users, good, asked, summary["generator"]["verdict"] != "valid", asked < wanted(limits))
+
+
+def _long_enough(plan: Plan, limits: Slo, asked: int) -> Plan:
+    """Return a plan made so long that requests enough should begin within it, at most LONGER times."""
+    times = min(LONGER, max(2.0, SPARE * wanted(limits) / max(1, asked)))
+    return replace(
+        plan,
+        duration_s=min(plan.caps.duration_s, plan.duration_s * times),
+        warmup_s=plan.warmup_s * times,
+        cooldown_s=plan.cooldown_s * times,
+    )

@@ -172,7 +172,8 @@ def _table(target: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, A
     ]
     facts += _left(block)
     if counts["interrupted"]:
-        facts.append(("unfinished", count_text(counts["interrupted"])))
+        late = f", {count_text(counts['overdue'])} of them too late already" if counts.get("overdue") else ""
+        facts.append(("unfinished", f"{count_text(counts['interrupted'])}{late}"))
     if share is not None:
         facts += [
             ("good answers", f"{share:.1%} ({low:.0%} to {high:.0%})"),
