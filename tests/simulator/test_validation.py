@@ -112,14 +112,15 @@ def test_throughput_per_megawatt_is_met_on_nvidia_and_missed_on_amd_as_the_table
     assert abs(b200) <= 0.15
     assert abs(h100) <= 0.15
     assert mi355x == pytest.approx(-0.36, abs=0.03)
-    assert "missed" in tables["inferencemax-per-mw"].fitted
+    assert "AMD" in tables["inferencemax-per-mw"].missed
 
 
 def test_rows_of_unknown_models_and_systems_are_counted_with_their_reason() -> None:
     lines = [line(), line(model="acme/Big"), line(model="acme/Big"), line(system="abacus"), line(tp=0), line(isl="x")]
-    rows, skipped = sort_out(lines, CATALOGUE)
+    rows, skipped = sort_out([*lines, line()], CATALOGUE)
     assert len(rows) == 1
     assert skipped == {
+        "the same line again": 1,
         "unknown model 'acme/Big'": 2,
         "unknown system 'abacus'": 1,
         "tp is not above 0": 1,
@@ -158,16 +159,56 @@ def test_what_a_row_leaves_out_is_taken_from_its_engine() -> None:
         (row,) = rows_of([line(**changes)])
         return serving_of(row, CATALOGUE.machines[row.system], CATALOGUE.models[row.model])
 
-    assert serving(backend="vllm").kv_bytes == 2
-    assert serving(backend="trtllm").kv_bytes == 1
     assert serving(backend="trtllm").reserves_answers
-    assert serving(backend="vllm", system="b200_sxm").kv_bytes == 1
     assert serving(precision="", tp=4).precision == "bf16"
     assert serving(precision="", backend="sglang").precision == "fp8"
+    assert serving(precision="", backend="sglang", version="0.5.8.post1", tp=4).precision == "bf16"
     assert serving(model="openai/gpt-oss-120b", precision="fp8").precision == "fp4"
     assert serving(model="openai/gpt-oss-120b").arithmetic == "bf16"
     assert serving(model="openai/gpt-oss-120b", system="b200_sxm").arithmetic == "fp8"
-    assert (serving(attention_dp=4).devices, serving(attention_dp=4).data_parallel) == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "bytes_each"),
+    [
+        ({"backend": "vllm"}, 2),
+        ({"backend": "trtllm"}, 1),
+        ({"backend": "vllm", "system": "b200_sxm"}, 1),
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "system": "b200_sxm", "tp": 4, "version": "0.17.0"}, 2),
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "system": "b200_sxm", "tp": 4, "version": "0.19.0"}, 1),
+    ],
+)
+def test_the_kv_cache_has_the_precision_of_its_recipe(changes: dict[str, object], bytes_each: int) -> None:
+    (row,) = rows_of([line(**changes)])
+    assert serving_of(row, CATALOGUE.machines[row.system], CATALOGUE.models[row.model]).kv_bytes == bytes_each
+
+
+@pytest.mark.parametrize(
+    ("backend", "devices", "groups", "in_all"), [("vllm", 4, 4, 4), ("vllm", 2, 1, 2), ("trtllm", 1, 4, 4)]
+)
+def test_data_parallel_groups_are_counted_as_their_recipe_counts_them(
+    backend: str, devices: int, groups: int, in_all: int
+) -> None:
+    (row,) = rows_of([line(backend=backend, tp=devices, attention_dp=groups, system="b200_sxm")])
+    assert (row.devices, row.data_parallel) == (in_all, groups)
+
+
+def test_users_beyond_the_batch_of_their_recipe_wait() -> None:
+    (row,) = rows_of([line(model="openai/gpt-oss-120b", version="0.11.2", tp=8, concurrency=512)])
+    result = expect(row, serving_of(row, CATALOGUE.machines["h100"], CATALOGUE.models["gpt-oss-120b"], 88.0))
+    assert result.kv_share < 1
+    assert result.ttft_ms is not None
+    assert result.ttft_ms > 5000
+
+
+def test_prompts_that_the_engine_knows_cost_no_arithmetic() -> None:
+    (known,) = rows_of([line(model="nvidia/Llama-3.1-8B-Instruct-FP8", system="h200_sxm", version="0.12.0", isl=8000)])
+    (new,) = rows_of([line(model="nvidia/Llama-3.1-8B-Instruct-FP8", system="h200_sxm", version="0.18.0", isl=8000)])
+    machine, model = CATALOGUE.machines["h200"], CATALOGUE.models["llama-8b"]
+    first, usual = (expect(row, serving_of(row, machine, model, 60.0)).ttft_ms for row in (known, new))
+    assert first is not None
+    assert usual is not None
+    assert first < usual / 5
 
 
 def test_the_start_burst_counts_a_tenth() -> None:

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from webapp.simulator.validation.report import SHIPPED
+
 KEPT = Path(__file__).resolve().parent.parent / "simulator" / "validation" / "state.json"
 
 
@@ -21,12 +23,21 @@ def kept() -> dict[str, Any]:
 
 
 def keep(report: dict[str, Any]) -> None:
-    """Write what the page shows of a report."""
-    tables = [{name: table[name] for name in TABLE_FIELDS} for table in report["tables"]]
-    KEPT.write_text(json.dumps({"tables": tables}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write what the page shows of a report. Figures of measured rows stay as they were where it has none."""
+    found: dict[str, Any] = {"tables": [{name: table[name] for name in TABLE_FIELDS} for table in report["tables"]]}
+    if report["rows"] != SHIPPED:
+        found["measured_rows"] = {name: report[name] for name in ROW_FIELDS}
+    elif "measured_rows" in kept():
+        found["measured_rows"] = kept()["measured_rows"]
+    KEPT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     kept.cache_clear()
 
 
 TABLE_FIELDS = (
-    "table", "label", "source", "date", "profile", "fitted", "n", "mape", "median_ape", "target", "met", "points",
+    "table", "label", "source", "date", "profile", "fitted", "n", "mape", "median_ape", "target", "met", "missed",
+    "points",
+)  # fmt: skip
+ROW_FIELDS = (
+    "rows", "n", "tpot_mape", "tpot_median_ape", "ttft_mape", "saturated", "saturated_found", "saturated_recall",
+    "false_alarm_rate",
 )  # fmt: skip

@@ -58,8 +58,8 @@ class Run:
 
 Follow = Callable[[Record], Arrival | None]
 Watch = Callable[[Step], None]
-Lengths = Iterator[tuple[int, int]]
-"""(prompt tokens, output tokens), without end."""
+Lengths = Iterator[tuple[int, ...]]
+"""(prompt tokens, output tokens), without end; a third number is what of the prompt is in the KV cache already."""
 
 
 def run_virtual(

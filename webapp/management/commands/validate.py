@@ -48,6 +48,8 @@ def lines(made: Mapping[str, Any]) -> Iterator[str]:
             f"  {table['table']:<22}{table['n']:>4}{_percent(table['mape']):>8}{_percent(table['median_ape']):>8}"
             f"{target:>8}  {table['fitted']}{mark}"
         )
+        if table["missed"]:
+            yield f"  {'':<22}missed: {table['missed']}"
     yield ""
     yield f"Rows of {made['rows']}: {made['n']} compared, {made['skipped']} skipped"
     for reason, count in made["skipped_reasons"].items():

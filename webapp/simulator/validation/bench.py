@@ -35,14 +35,15 @@ def expect(row: Row, serving: Serving, burst_share: float = BURST_SHARE) -> Expe
     need = row.users * serving.model.resident(round(prompt + grown))
     kv_share = need / max(1.0, kv_capacity(serving))
     try:
-        tpot_ms, ttft_ms = _one_wave(row, serving) if row.one_wave else _waves(row, serving, burst_share)
+        tpot_ms, ttft_ms = _one_wave(row, serving) if row.recipe.one_wave else _waves(row, serving, burst_share)
     except Refused:
         return Expected(None, None, kv_share)
     return Expected(tpot_ms, ttft_ms, kv_share)
 
 
 def _lengths(row: Row, seed: int) -> Lengths:
-    return uniform_lengths(row.prompt_tokens, row.output_tokens, row.spread, seed)
+    lengths = uniform_lengths(row.prompt_tokens, row.output_tokens, row.spread, seed)
+    return ((prompt, output, prompt - 1) for prompt, output in lengths) if row.recipe.known_prompts else lengths
 
 
 def _one_wave(row: Row, serving: Serving) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from webapp.simulator.hardware import Serving
 from webapp.simulator.profile import Profile
 from webapp.simulator.validation.bench import BURST_SHARE, expect
 from webapp.simulator.validation.errors import Compared
+from webapp.simulator.validation.recipes import NOTHING_KNOWN
 from webapp.simulator.validation.rows import Row
 from webapp.simulator.virtual import all_at_once, run_virtual, uniform_lengths
 
@@ -45,6 +46,7 @@ class Result:
     profile: str
     fitted: str  # what of the profile was fitted on it
     target: float | None
+    missed: str  # what is not met, and why; "" where there is nothing to say
     points: tuple[Point, ...]
     compared: tuple[Compared, ...] = ()  # the rows measured in a closed loop
 
@@ -90,6 +92,7 @@ def _result(path: Path, profiles: Mapping[str, Profile]) -> Result:
         profile=", ".join(dict.fromkeys(part["profile"] for part in table["parts"])),
         fitted=table["fitted"],
         target=table.get("target"),
+        missed=table.get("missed", ""),
         points=(*points, *_points(compared)),
         compared=tuple(compared),
     )
@@ -112,7 +115,7 @@ def _compared(part: Mapping[str, Any], line: Mapping[str, Any], serving: Serving
         ttft_ms=line["ttft_ms"],
         tpot_ms=line["tpot_ms"],
         spread=1.0,
-        one_wave=False,
+        recipe=NOTHING_KNOWN,
         mark="",
     )
     result = expect(row, serving, part.get("burst_share", BURST_SHARE))

@@ -11,6 +11,7 @@ from webapp.simulator.validation.fits import load_fits
 from webapp.simulator.validation.published import Result, results
 from webapp.simulator.validation.rows import read_rows
 
+SHIPPED = "shipped tables"
 # figure: bound, and whether it is an upper one
 TARGETS: Mapping[str, tuple[float, bool]] = MappingProxyType(
     {
@@ -30,7 +31,7 @@ def report(rows: Path | None = None, profiles: Mapping[str, Profile] | None = No
     """
     tables = results(profiles or load_all())
     if rows is None:
-        name, skipped = "shipped tables", dict[str, int]()
+        name, skipped = SHIPPED, dict[str, int]()
         compared: Sequence[Compared] = [each for table in tables for each in table.compared]
     else:
         catalogue = Catalogue.load(PROFILE_DIR)
@@ -73,6 +74,7 @@ def _table(table: Result) -> dict[str, Any]:
         "median_ape": table.median_ape,
         "target": table.target,
         "met": table.met,
+        "missed": table.missed,
         "points": [
             {
                 "what": point.what,

@@ -9,6 +9,7 @@ from pathlib import Path
 from webapp.simulator.costs import kv_capacity
 from webapp.simulator.hardware import PRECISIONS, Machine, Model, Serving
 from webapp.simulator.profile import Catalogue
+from webapp.simulator.validation.recipes import Recipe, recipe_of
 
 COLUMNS = (
     "model",
@@ -29,8 +30,7 @@ COLUMNS = (
 BATCH_TOKENS = 8192  # default of vLLM and TensorRT-LLM on machines of this class
 # InferenceX (rows that name an attention_dp) draws lengths evenly from 0.8 to 1.0 of the nominal ones.
 INFERENCEX_SPREAD = 0.8
-# These two SGLang versions were measured with as many requests as users: every one of them met the start burst.
-ONE_WAVE = frozenset({("sglang", "0.5.1.post1"), ("sglang", "0.5.8.post1")})
+AGAIN = "the same line again"
 
 
 class BadRow(ValueError):
@@ -54,7 +54,7 @@ class Row:
     ttft_ms: float
     tpot_ms: float
     spread: float  # shortest length over longest
-    one_wave: bool
+    recipe: Recipe
     mark: str  # short hash of what the file says
 
     @property
@@ -81,17 +81,20 @@ def read_rows(path: Path, catalogue: Catalogue) -> tuple[list[Row], dict[str, in
 
 
 def sort_out(table: Iterable[Mapping[str, str | None]], catalogue: Catalogue) -> tuple[list[Row], dict[str, int]]:
-    """Turn decoded lines into rows; the others are counted by reason."""
-    rows: list[Row] = []
+    """Turn decoded lines into rows; the others are counted by reason. A line that stands there twice counts once."""
+    rows: dict[str, Row] = {}
     skipped: dict[str, int] = {}
     machines = {name: machine for machine in catalogue.machines.values() for name in (machine.slug, *machine.names)}
     models = {name: model for model in catalogue.models.values() for name in (model.slug, *model.names)}
     for line in table:
         try:
-            rows.append(_row({name: (line.get(name) or "").strip() for name in COLUMNS}, machines, models))
+            row = _row({name: (line.get(name) or "").strip() for name in COLUMNS}, machines, models)
+            if row.mark in rows:
+                raise BadRow(AGAIN)
+            rows[row.mark] = row
         except BadRow as problem:
             skipped[str(problem)] = skipped.get(str(problem), 0) + 1
-    return rows, skipped
+    return list(rows.values()), skipped
 
 
 def _row(line: Mapping[str, str], machines: Mapping[str, Machine], models: Mapping[str, Model]) -> Row:
@@ -104,13 +107,14 @@ def _row(line: Mapping[str, str], machines: Mapping[str, Machine], models: Mappi
         raise BadRow(f"system {machine.slug!r} has no engine with a step per token")
     inferencex = line["attention_dp"] != ""
     parallel = max(1, _whole(line, "attention_dp")) if inferencex else 1
+    recipe = recipe_of(line["backend"], model.slug, machine.slug, line["version"])
     row = Row(
         model=model.slug,
         system=machine.slug,
         backend=line["backend"],
         version=line["version"],
-        precision=_precision(line, model),
-        devices=_positive(line, "tp") * parallel,
+        precision=_precision(line, model, recipe),
+        devices=_devices(line, parallel),
         data_parallel=parallel,
         users=_positive(line, "concurrency"),
         prompt_tokens=_positive(line, "isl"),
@@ -118,7 +122,7 @@ def _row(line: Mapping[str, str], machines: Mapping[str, Machine], models: Mappi
         ttft_ms=_time(line, "ttft_ms"),
         tpot_ms=_time(line, "tpot_ms"),
         spread=INFERENCEX_SPREAD if inferencex else 1.0,
-        one_wave=(line["backend"], line["version"]) in ONE_WAVE,
+        recipe=recipe,
         mark=blake2b("\x1f".join(line.values()).encode(), digest_size=5).hexdigest(),
     )
     if kv_capacity(serving_of(row, machine, model)) <= 0:
@@ -129,38 +133,47 @@ def _row(line: Mapping[str, str], machines: Mapping[str, Machine], models: Mappi
 def serving_of(row: Row, machine: Machine, model: Model, layer_us: float = 0.0) -> Serving:
     """Return what the row was measured on, as far as it is known.
 
-    TensorRT-LLM keeps its KV cache in fp8, and so does vLLM on Blackwell: several rows there would not fit in bf16.
     Weights in MXFP4 are multiplied in fp8 where the machine has fp4 units, in bf16 elsewhere.
     """
-    fp8_cache = row.backend == "trtllm" or (machine.fp4_tflops > 0 and not model.dense_precision)
-    mixed = model.dense_precision and row.precision == "fp4"
+    recipe, mixed = row.recipe, model.dense_precision and row.precision == "fp4"
+    prompts = recipe.prompts_a_step * row.prompt_tokens * row.data_parallel if recipe.prompts_a_step else BATCH_TOKENS
     return Serving(
         machine=machine,
         model=model,
         devices=row.devices,
         precision=row.precision,
         layer_us=layer_us,
-        kv_bytes=1.0 if fp8_cache else 2.0,
+        kv_bytes=recipe.kv_bytes or 2.0,
         arithmetic=("fp8" if machine.fp4_tflops else "bf16") if mixed else "",
         data_parallel=row.data_parallel,
-        batch_tokens=max(BATCH_TOKENS, 2 * row.users),
-        max_sequences=row.users,
+        batch_tokens=max(prompts, 2 * row.users),
+        max_sequences=min(row.users, recipe.most_at_once or row.users),
         reserves_answers=row.backend == "trtllm",
         jitter_sigma=0.0,
     )
 
 
-def _precision(line: Mapping[str, str], model: Model) -> str:
+def _devices(line: Mapping[str, str], parallel: int) -> int:
+    """Return how many devices there were in all.
+
+    InferenceX' vLLM recipes start `tp` data-parallel groups of one device each and report `tp` in both columns; where
+    both forms were measured, the figures are those of the same number of devices. Elsewhere `tp` is a group's.
+    """
+    devices = _positive(line, "tp")
+    return devices if line["backend"] == "vllm" and devices == parallel else devices * parallel
+
+
+def _precision(line: Mapping[str, str], model: Model, recipe: Recipe) -> str:
     """Return the precision of the weights. Where none is given: bf16 for vLLM, fp8 for the others.
 
-    The speeds of those others cannot be reached with bf16 weights. A model whose experts exist in one precision only
-    is taken in that, whatever the line says.
+    The speeds of most of those others cannot be reached with bf16 weights. A model whose experts exist in one
+    precision only is taken in that, whatever the line says.
     """
     stated = line["precision"].lower()
     if model.dense_precision:
         return "fp4"
     if not stated:
-        return "bf16" if line["backend"] == "vllm" else "fp8"
+        return recipe.precision or ("bf16" if line["backend"] == "vllm" else "fp8")
     if stated not in PRECISIONS:
         raise BadRow(f"unknown precision {stated[:20]!r}")
     return stated
