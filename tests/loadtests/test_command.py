@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,22 @@ def test_vllms_shape_has_one_line_per_backend(paired: tuple[Path, Any]) -> None:
         assert line["completed"] > 0
         assert line["p99_ttft_ms"] >= line["median_ttft_ms"] > 0
         assert {"mean_itl_ms", "std_tpot_ms", "median_e2el_ms", "output_throughput"} <= set(line)
+
+
+def test_a_search_is_answered_in_one_sentence_and_shown_in_the_page(live_app: LiveApp, tmp_path: Path) -> None:
+    arguments = ("--backend", BACKEND, "--users", "1", "--max-users", "2", "--mix", "fixed:20/5", "--slo", "ttft:60000")
+    done = load(live_app, "search", *arguments, "--duration", "2", "--out", str(tmp_path))
+    assert done.returncode in (0, 4), done.stdout + done.stderr
+    summary = orjson.loads((tmp_path / "summary.json").read_bytes())
+    sentence = summary["search"][BACKEND]["sentence"]
+    assert sentence in done.stdout
+    with urllib.request.urlopen(f"{live_app.url}/load/") as answer:
+        address = re.search(r'href="(/load/[^"]+/)">How many users', answer.read().decode())
+    assert address
+    with urllib.request.urlopen(live_app.url + address[1]) as answer:
+        page = answer.read().decode()
+    assert sentence in page
+    assert "chart/how-many-users.json" in page
 
 
 def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from django.conf import settings
 from webapp.core.loadplan import Plan
 
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+LEFT = ("control.json", "summary.json", "charts.json", "vllm.json", "requests.jsonl", "live.jsonl", "report.html")
 STOP_S, TERM_S, KILL_S = 4.0, 4.0, 2.0
 
 
@@ -29,7 +30,7 @@ class LoadProcess:
 
     def __init__(self, plan: Plan, folder: Path, keys: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("control.json", "summary.json", "charts.json", "requests.jsonl", "live.jsonl"):
+        for name in LEFT:  # of an earlier run in the same folder
             (folder / name).unlink(missing_ok=True)
         params = folder / "params.json"
         params.write_bytes(orjson.dumps(plan.checked().as_data()))

@@ -29,6 +29,7 @@ WHAT = (
     "run (default); search: how many users; ab: paired comparison; sweep: throughput against interactivity; "
     "report: write report.html of --out again; charts: write its charts as SVG, PNG and PDF"
 )
+TITLES = {"run": "", "search": "How many users?", "ab": "A against B", "sweep": "Throughput against interactivity"}
 LOADS = ("users", "rate", "ramp", "steps", "stages", "trace")
 DURATION_S = 30.0
 LOOK_S = 0.5
@@ -157,7 +158,7 @@ class Command(BaseCommand):
     def _keep(self, options: dict[str, Any], summary: dict[str, Any]) -> None:
         """Keep the run among those that the page lists; a database that cannot is no reason to fail."""
         try:
-            load.keep_finished(options["out"], summary, title=f"load {options['what']}")
+            load.keep_finished(options["out"], summary, title=TITLES[options["what"]])
         except DatabaseError as error:
             self.stderr.write(f"The run is not listed under /load/: {error}")
 

@@ -1,0 +1,129 @@
+"""Searches and sweeps over runs whose outcome is known: what is tried, what is written, what the exit code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from webapp.core.generator import Watch
+from webapp.core.loadplan import Plan, Target
+from webapp.core.loadrecord import Record
+from webapp.core.loadstats import LoadStats
+from webapp.core.loadsummary import chart_data, summarise
+from webapp.services import loadreport, loadsearch
+
+MS = 1_000_000
+TARGETS = tuple(Target(slug, "http://127.0.0.1:9/v1", slug) for slug in ("small", "large"))
+PLAN = Plan(TARGETS, duration_s=10, warmup_s=1, cooldown_s=0, slo="ttft:500", users=2)
+CAPACITY = {"small": 5, "large": 1000}
+
+
+class Runs:
+    """Stands for the generator: answers in 100 ms up to each backend's capacity, in 900 ms beyond it."""
+
+    def __init__(self, per_user_s: float = 5.0, lag_ms: float = 0.0, stop_at: int = 10**9) -> None:
+        self.made: list[tuple[str, int, float]] = []
+        self._per_user_s, self._lag_ms, self._stop_at = per_user_s, lag_ms, stop_at
+
+    def __call__(self, plan: Plan, folder: Path) -> dict[str, Any]:
+        (slug,) = plan.slugs
+        self.made.append((slug, plan.users, plan.duration_s))
+        stats, watch = LoadStats(plan.window, plan.limits()), Watch()
+        watch.hub_lag.record(round(self._lag_ms * MS), 100)
+        ttft = 100 * MS if plan.users <= CAPACITY[slug] else 900 * MS
+        for number in range(round(plan.window.seconds * plan.users * self._per_user_s)):
+            at = plan.window.start + number
+            marks: dict[str, int | None] = {"first_token": at + ttft, "last_token": at + 2 * ttft, "end": at + 2 * ttft}
+            stats.add(Record(slug, number, "done", at, at, marks, output_tokens=10, tokens_source="usage", tpot_ns=MS))
+        ns = round(plan.duration_s * 1e9)
+        ended = "stopped" if plan.users >= self._stop_at else "complete"
+        found = summarise(plan, stats, watch, ended=ended, elapsed_ns=ns, started_at=0.0, t0_ns=0, versions={})
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "charts.json").write_bytes(orjson.dumps(chart_data(plan, stats, [])))
+        (folder / "requests.jsonl").write_bytes(f"{slug} {plan.users}\n".encode())
+        (folder / "vllm.json").write_bytes(b"{}\n")
+        return found
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def test_a_search_answers_for_each_backend_with_the_figures_of_its_best_load(tmp_path: Path, said: list[str]) -> None:
+    runs = Runs()
+    (tmp_path / "other-9").mkdir()
+    (tmp_path / "other-9" / "requests.jsonl").write_text("of an earlier search in this folder\n")
+    found = loadsearch.search(PLAN, tmp_path, runs, said.append, most=64)
+    assert [found["search"][slug]["users"] for slug in ("small", "large")] == [5, 64]
+    assert [users for slug, users, _ in runs.made if slug == "large"] == [2, 4, 8, 16, 32, 64]
+    assert found["exit_code"] == 0
+    assert found["backends"]["small"]["attainment"] == 1.0, "of 5 users, not of the 6 that were too many"
+    written = orjson.loads((tmp_path / "summary.json").read_bytes())
+    assert (written["backends"], written["search"]) == (found["backends"], found["search"])
+    assert (tmp_path / "requests.jsonl").read_text().count("\n") == len(runs.made)
+    charts = orjson.loads((tmp_path / "charts.json").read_bytes())
+    assert charts["distribution"]["large"]["ttft"]
+    named = loadreport.named(found, charts)
+    assert next(iter(named)) == "how-many-users"
+    assert {row["backend"] for row in named["how-many-users"]["data"]["values"]} == {"small", "large"}
+    assert all(
+        sentence in loadreport.page(found, []) for sentence in ("small serves 5 users", "large serves at least 64")
+    )
+
+
+def test_a_search_that_misses_the_slo_from_the_start_ends_with_3(tmp_path: Path, said: list[str]) -> None:
+    found = loadsearch.search(Plan(TARGETS[:1], slo="ttft:50", users=1), tmp_path, Runs(), said.append, most=8)
+    assert found["exit_code"] == 3
+    assert "does not serve even 1 user(s)" in found["search"]["small"]["sentence"]
+
+
+def test_a_search_with_too_few_requests_tries_longer_and_then_refuses_to_answer(
+    tmp_path: Path, said: list[str]
+) -> None:
+    runs = Runs(per_user_s=0.2)
+    found = loadsearch.search(PLAN, tmp_path / "longer", runs, said.append, most=4)
+    assert [seconds for _, _, seconds in runs.made[:2]] == [10, 75]
+    assert "only 4 requests began" in said[0]
+    assert found["exit_code"] == 0
+    runs = Runs(per_user_s=0.01)
+    found = loadsearch.search(PLAN, tmp_path / "never", runs, said.append, most=4)
+    assert found["exit_code"] == 4
+    assert "not measurable, too few requests" in found["search"]["small"]["sentence"]
+
+
+def test_a_generator_at_its_limit_is_tried_again_and_answers_nothing(tmp_path: Path, said: list[str]) -> None:
+    runs = Runs(lag_ms=200)
+    found = loadsearch.search(PLAN, tmp_path, runs, said.append, most=4)
+    assert found["exit_code"] == 4
+    assert len(runs.made) == 6
+    assert "the generator itself was the limit" in found["search"]["large"]["sentence"]
+
+
+def test_a_search_that_is_stopped_keeps_what_it_had_found_and_does_not_pass(tmp_path: Path, said: list[str]) -> None:
+    runs = Runs(stop_at=4)
+    found = loadsearch.search(PLAN, tmp_path, runs, said.append, most=64)
+    assert [users for _, users, _ in runs.made] == [2, 4]
+    assert (found["ended"], found["exit_code"]) == ("stopped", 4)
+    assert list(found["backends"]) == list(found["search"]) == ["small"]
+
+
+def test_a_sweep_that_is_stopped_keeps_its_points(tmp_path: Path, said: list[str]) -> None:
+    found = loadsearch.sweep(PLAN, tmp_path, Runs(stop_at=4), said.append, [1, 2, 4, 8])
+    assert [(point["backend"], point["load"]) for point in found["sweep"]] == [("small", 1), ("small", 2), ("small", 4)]
+    assert found["exit_code"] == 4
+
+
+def test_a_sweep_gives_a_point_for_each_backend_and_load(tmp_path: Path, said: list[str]) -> None:
+    found = loadsearch.sweep(PLAN, tmp_path, Runs(), said.append, [1, 2, 8])
+    points = {(point["backend"], point["load"]): point for point in found["sweep"]}
+    assert set(points) == {(slug, load) for slug in ("small", "large") for load in (1, 2, 8)}
+    assert points["small", 8]["ttft_p50_ms"] == pytest.approx(900, rel=0.01)
+    assert points["large", 8]["ttft_p50_ms"] == pytest.approx(100, rel=0.01)
+    assert points["large", 8]["throughput"] == pytest.approx(4 * points["large", 2]["throughput"], rel=0.02)
+    assert points["small", 1]["interactivity"] == pytest.approx(1000, rel=0.01)
+    assert found["exit_code"] == 3
+    assert next(iter(loadreport.named(found, {}))) == "throughput-against-interactivity"
