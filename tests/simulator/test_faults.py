@@ -1,11 +1,15 @@
 """Every fault as the app's own client sees it, over a real socket, and the table they stand in."""
 
+import asyncio
 import re
 
 import orjson
 import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.test_utils import make_mocked_request
 
-from tests.simulator.examples import asked
+from tests.simulator.examples import asked, body
 from webapp.backends.openai_http import OpenAIHTTP
 from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec, Limits, PromptSpec
@@ -13,6 +17,7 @@ from webapp.services.turns import LiveTurn, run_turn
 from webapp.simulator.answers import load_book
 from webapp.simulator.faults import FAULTS, Framing, find_fault
 from webapp.simulator.faults_events import MANY_SCRIPTS
+from webapp.simulator.server_body import read_body
 from webapp.simulator.wire_framing import framing_of
 
 LIMITS = Limits(first_byte_s=0.4, gap_s=0.4, total_s=20)
@@ -54,9 +59,11 @@ ENDS = {
     "u18-many": "protocol",
     "garbage": DONE,
     "u19": DONE,
+    "u19-noblank": DONE,
     "u20": DONE,
     "u20-cr": DONE,
     "u20-crlf": DONE,
+    "u20-split": DONE,
     "u21": DONE,
     "u22": DONE,
     "u23": DONE,
@@ -65,10 +72,13 @@ ENDS = {
     "u25": "too_large",
     "u25-body": "too_large",
     "u26": "encoding",
+    "u26-deflate": "encoding",
     "u26-members": "encoding",
     "u28": DONE,
     "u29": DONE,
     "u30": DONE,
+    "u32": DONE,
+    "u33": DONE,
     "u34-http10": DONE,
     "u34": DONE,
     "u34-type": DONE,
@@ -104,7 +114,9 @@ async def test_a_fault_ends_as_it_should(simulator: str, fault: str) -> None:
         assert turn.error.kind == ENDS[fault], turn.error.message
 
 
-@pytest.mark.parametrize("fault", ["u19", "u20", "u20-cr", "u20-crlf", "u23", "u23-bytes", "u29", "u34", "linger"])
+@pytest.mark.parametrize(
+    "fault", ["u19", "u20", "u20-cr", "u20-crlf", "u20-split", "u23", "u23-bytes", "u29", "u32", "u34", "linger"]
+)
 async def test_odd_but_legal_streams_lose_nothing(simulator: str, fault: str) -> None:
     assert (await turn_with(simulator, fault)).text == HAIKU
 
@@ -130,6 +142,48 @@ def test_a_fault_has_a_name_and_a_number(name: str) -> None:
 @pytest.mark.parametrize("name", ["u1", "u99", "u4-nothing", "stal", "", "u12x"])
 def test_what_is_not_in_the_table_is_no_fault(name: str) -> None:
     assert find_fault(name) is None
+
+
+async def test_a_deaf_server_goes_on_when_the_client_has_closed_its_side(simulator: str) -> None:
+    request = orjson.dumps(body("Write a haiku", model="quick+u32", stream=True))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(simulator.rpartition(":")[2]))
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(request)
+    writer.write(head + request)
+    await reader.readuntil(b"content")
+    writer.write_eof()
+    await reader.readuntil(b"[DONE]")
+    for _ in range(3):
+        await reader.readuntil(b"This comes after the end.")
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("model", "header", "slowly"), [("q+u33", "", True), ("q", "U33", True), ("q+stall", "u33", False)]
+)
+async def test_a_slow_reader_takes_a_long_prompt_piece_by_piece(model: str, header: str, *, slowly: bool) -> None:
+    loop, pauses = asyncio.get_running_loop(), []
+    content = StreamReader(BaseProtocol(loop), limit=2**20, loop=loop)
+    parts = [orjson.dumps({"model": model, "messages": []}), b"x" * 200_000]
+    request = make_mocked_request("POST", "/", payload=content)
+
+    async def pause(seconds: float) -> None:
+        if not pauses:
+            content.feed_data(parts[1])
+            content.feed_eof()
+        pauses.append(seconds)
+
+    content.feed_data(parts[0])
+    if not slowly:
+        content.feed_eof()
+    found = await read_body(request, header, pause)
+    assert found == b"".join(parts[: 1 + slowly])
+    assert sum(pauses) == (pytest.approx(200_000 / 16_384, abs=0.5) if slowly else 0)
+
+
+def test_every_numbered_case_that_a_server_can_act_out_is_in_the_table() -> None:
+    not_a_servers = {1, 2, 3, 31}
+    assert {number for number in range(1, 35) if find_fault(f"u{number}") is None} == not_a_servers
 
 
 @pytest.mark.parametrize("framing", [Framing.NO_SPACE, Framing.CR, Framing.CRLF, Framing.MIXED, Framing.BYTES])

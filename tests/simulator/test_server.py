@@ -13,7 +13,8 @@ from aiohttp import web
 
 from tests.simulator.examples import PROFILES, body, events, profile, sims, text_of
 from webapp.simulator.answers import load_book
-from webapp.simulator.server import BODY_LIMIT, Limits, build_runner
+from webapp.simulator.server import Limits, build_runner
+from webapp.simulator.server_body import BODY_LIMIT
 from webapp.simulator.server_sink import FULL_BYTES
 from webapp.simulator.text import split_tokens
 
@@ -442,7 +443,7 @@ async def test_a_body_whose_compression_is_broken_is_the_clients_mistake(simulat
 async def test_a_body_that_does_not_come_is_waited_for_only_so_long(
     simulator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webapp.simulator.server.BODY_S", 0.05)
+    monkeypatch.setattr("webapp.simulator.server_body.BODY_S", 0.05)
     answer = await exchanged(simulator, HEAD + b"Content-Length: 100\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 408 ")
 

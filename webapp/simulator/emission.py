@@ -213,7 +213,7 @@ class Stream:
         events = self._proper_end()
         if ending != Ending.NO_DONE:
             events.append(DONE)
-        if ending == Ending.LINGER:
+        if ending in (Ending.LINGER, Ending.DEAF):
             events.append(odd.AFTER_DONE)
         return events
 

@@ -1,8 +1,8 @@
 """Ways in which a real server goes wrong or differs, to be asked for by name. Pure: a table.
 
 A request asks for one with a suffix of the model (`wse3-gpt-oss-120b+stall`) or the header `X-Fault`. The names
-`u4` to `u34` are the numbers of the project's table of upstream faults; a case that no server can act out (a closed
-port, a name that does not resolve, a certificate, the client's own clock) has no row here.
+`u4` to `u34` are the numbers of the project's table of upstream faults; a case that no server can act out (u1 a closed
+port, u2 a name that does not resolve, u3 a certificate, u31 the client's own clock) has no row here.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ class Ending(StrEnum):
     PROPER = "proper"  # finish_reason, usage if asked for, [DONE]
     NO_DONE = "no-done"  # all but [DONE]
     LINGER = "linger"  # all, then more data, and the connection stays open
+    DEAF = "deaf"  # all, then more data without end, whatever the client says
     SILENCE = "silence"  # stays open and says nothing
     HEARTBEAT = "heartbeat"  # stays open, a comment every second
     FLOOD = "flood"  # text without end, as fast as it is read
@@ -38,10 +39,12 @@ class Framing(StrEnum):
     NO_SPACE = "no-space"  # "data:" without the space after it
     CR = "cr"
     CRLF = "crlf"
+    CRLF_BYTES = "crlf-bytes"  # one byte in each segment, so that every CR LF is split
     MIXED = "mixed"  # a different line end for each line
     GATHERED = "gathered"  # many events in one segment
     BYTES = "bytes"  # one byte in each segment
     GZIP = "gzip"
+    DEFLATE = "deflate"
     GZIP_MEMBERS = "gzip-members"  # each write a gzip member of its own
     HTTP10 = "http10"  # no length, no chunks: the body ends with the connection
     EXTENSIONS = "extensions"  # chunk extensions and a trailer
@@ -66,6 +69,7 @@ class Fault:
     body: Body | None = None
     message: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    reads_slowly: bool = False  # takes the request's body at 16 kB/s
     hangs: bool = False  # takes the request and never answers
     interim: bytes = b""  # sent before the status line
     opening: bytes = b""  # sent at once, long before the first token
@@ -137,9 +141,11 @@ _TABLE = (
     Fault("u18-many", "six events of malformed JSON in between", inserted=event.BROKEN * 6),
     _cut("garbage", "malformed JSON", "u18-end", Ending.GARBAGE),
     Fault("u19", "odd but legal framing", opening=event.ODD_FIELDS, framing=Framing.NO_SPACE),
+    Fault("u19-noblank", "two events without the blank line between them", inserted=event.JOINED),
     Fault("u20", "mixed line ends", framing=Framing.MIXED),
     Fault("u20-cr", "carriage returns as line ends", framing=Framing.CR),
     Fault("u20-crlf", "CR LF as line ends", framing=Framing.CRLF),
+    Fault("u20-split", "CR LF as line ends, split between segments", framing=Framing.CRLF_BYTES),
     Fault("u21", "characters split between segments", inserted=event.MANY_SCRIPTS, framing=Framing.BYTES),
     Fault("u22", "invalid UTF-8 and rare line separators", inserted=event.INVALID),
     Fault("u23", "many events in one segment", framing=Framing.GATHERED),
@@ -148,6 +154,7 @@ _TABLE = (
     Fault("u25", "one line of 1.2 MiB in between", inserted=event.LONG),
     _cut("u25-body", "100 MiB of text as fast as it is read", "", Ending.FLOOD),
     Fault("u26", "a gzip body", headers=(("Content-Encoding", "gzip"),), framing=Framing.GZIP),
+    Fault("u26-deflate", "a deflate body", headers=(("Content-Encoding", "deflate"),), framing=Framing.DEFLATE),
     Fault(
         "u26-members",
         "a gzip body of many members",
@@ -158,6 +165,8 @@ _TABLE = (
     Fault("u28", "an answer of no tokens", after_tokens=0),
     Fault("u29", "empty deltas and usage before the first token", opening=event.EMPTY),
     Fault("u30", "a second choice and tool calls in between", inserted=event.OTHER_CHOICES),
+    Fault("u32", "more data after the end marker, even when the client has closed its side", ending=Ending.DEAF),
+    Fault("u33", "the prompt is taken at 16 kB/s", reads_slowly=True),
     Fault("u34-http10", "HTTP 1.0", framing=Framing.HTTP10),
     Fault("u34", "chunk extensions and a trailer", "u34-chunks", framing=Framing.EXTENSIONS),
     Fault("u34-type", "a content type in odd letters", headers=_STREAM_TYPE),

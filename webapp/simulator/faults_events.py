@@ -15,6 +15,7 @@ GARBAGE = b'data: {"choices":[{"index":0,"delta":{"content":"\n\n'
 BROKEN = b'data: {"choices":[{"index":0,"delta":{"content":\n\n'
 # A byte order mark, a comment, an event number, a reconnection time, a field that nobody knows, one without a colon.
 ODD_FIELDS = b"\xef\xbb\xbf: hello\nid: 1\nretry: 3000\nflavour: odd\ndata\n\n"
+JOINED = _event(_delta(content=" one"))[:-1] + _event(_delta(content=" two"))
 MANY_SCRIPTS = _event(_delta(content=" größer 漢字 ελληνικά 🙂👩‍🚀 "))
 INVALID = (
     b'data: {"choices":[{"index":0,"delta":{"content":" \xff\xc3( "}}]}\n\n'

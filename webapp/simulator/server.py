@@ -23,12 +23,11 @@ from webapp.simulator.pacing import Pacer, wall_s
 from webapp.simulator.profile import Profile
 from webapp.simulator.reply import Reply
 from webapp.simulator.request import Asked, BadRequest, parse_chat, parse_text
+from webapp.simulator.server_body import read_body
 from webapp.simulator.server_errors import BEGUN, errors, refusal
-from webapp.simulator.server_sink import TransportSink, flood, heartbeat
+from webapp.simulator.server_sink import TransportSink, flood, heartbeat, keep_talking, turn_deaf
 from webapp.simulator.wire import answer_id, fault_names, model_entry
 
-BODY_LIMIT = 1024 * 1024
-BODY_S = 30
 GOODBYE_S = 0.1  # what open streams get when the server is told to end
 
 PACER = web.AppKey("pacer", Pacer)
@@ -109,7 +108,8 @@ class Simulator:
 
     async def _complete(self, request: web.Request, parse: Parse) -> web.StreamResponse:
         arrived_ns = request.app[PACER].now_ns()
-        asked = parse(await _body(request), self._profiles, request.headers.get("X-Fault", ""))
+        fault = request.headers.get("X-Fault", "")
+        asked = parse(await read_body(request, fault), self._profiles, fault)
         driver = request.app[DRIVERS][asked.profile.slug]
         if asked.fault.refuses:
             return refusal(asked.fault)
@@ -142,24 +142,6 @@ class Simulator:
             identity=answer_id(asked.shape, secrets.token_hex(12)),
             created=int(wall_s()),
         )
-
-
-async def _body(request: web.Request) -> bytes:
-    """Read the body. Unlike `request.read`, keep no copy: a request may wait long, and its prompt be long."""
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for part in request.content.iter_any():
-                size += len(part)
-                if size > BODY_LIMIT:
-                    message = f"The body is longer than {BODY_LIMIT} bytes."
-                    raise BadRequest(message, code="request_too_large", status=413)
-                parts.append(part)
-    except TimeoutError:
-        raise BadRequest(f"The body did not come within {BODY_S} s.", code="request_timeout", status=408) from None
-    except web.RequestPayloadError:
-        raise BadRequest("The body is not what its headers say: compression or framing is broken.") from None
-    return b"".join(parts)
 
 
 async def _answer(answering: Answering, driver: Driver, listener: Stream | Collection, over: asyncio.Event) -> None:
@@ -196,6 +178,8 @@ async def _stream(request: web.Request, answering: Answering, driver: Driver) ->
     sink = TransportSink(transport, chunked, fault.framing == Framing.EXTENSIONS)
     if fault.opening:
         sink.write(fault.opening)
+    if fault.ending == Ending.DEAF:
+        turn_deaf(transport)
     over = asyncio.Event()
     await _answer(answering, driver, Stream(answering, sink, request.app[PACER].call, over.set), over)
     await _after(fault, sink)
@@ -213,6 +197,8 @@ async def _after(fault: Fault, sink: TransportSink) -> None:
             await asyncio.Event().wait()
         case Ending.HEARTBEAT:
             await heartbeat(sink)
+        case Ending.DEAF:
+            await keep_talking(sink)
         case Ending.FLOOD:
             await flood(sink)
         case Ending.RESET:

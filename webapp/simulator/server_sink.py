@@ -8,6 +8,7 @@ from webapp.simulator import faults_events as odd
 
 FULL_BYTES = 64 * 1024  # unsent bytes at which a client counts as not reading
 HEARTBEAT_S = 1.0
+TALK_S = 0.05
 FLOOD_BYTES = 100 * 1024 * 1024
 
 
@@ -63,3 +64,39 @@ async def flood(sink: TransportSink) -> None:
             sink.write(odd.FLOOD)
             left -= len(odd.FLOOD)
             await asyncio.sleep(0)
+
+
+class Deaf(asyncio.Protocol):
+    """Stands before a connection's protocol and does not pass on that the client has said goodbye."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        self._protocol = protocol
+
+    def data_received(self, data: bytes) -> None:
+        self._protocol.data_received(data)
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, problem: Exception | None) -> None:
+        self._protocol.connection_lost(problem)
+
+    def eof_received(self) -> bool:
+        return True  # keeps the connection open to write
+
+
+def turn_deaf(transport: asyncio.Transport) -> None:
+    """Go on whatever the client says; only a connection that is gone ends it."""
+    protocol = transport.get_protocol()
+    assert isinstance(protocol, asyncio.Protocol)
+    transport.set_protocol(Deaf(protocol))
+
+
+async def keep_talking(sink: TransportSink) -> None:
+    """Send an event every 50 ms until the connection is gone."""
+    while not sink.closed:
+        sink.write(odd.AFTER_DONE)
+        await asyncio.sleep(TALK_S)

@@ -37,8 +37,12 @@ def framing_of(name: Framing) -> Frame:
             return _gathered()
         case Framing.BYTES:
             return lambda events: [bytes((byte,)) for byte in b"".join(events)]
+        case Framing.CRLF_BYTES:
+            return lambda events: [bytes((byte,)) for byte in b"".join(events).replace(b"\n", b"\r\n")]
         case Framing.GZIP:
-            return _compressed()
+            return _compressed(wbits=31)  # with a gzip header
+        case Framing.DEFLATE:
+            return _compressed(wbits=15)
         case Framing.GZIP_MEMBERS:
             return lambda events: (gzip.compress(b"".join(events)),)
     return plain
@@ -64,9 +68,8 @@ def _gathered() -> Frame:
     return frame
 
 
-def _compressed() -> Frame:
-    # 31: a gzip header, window of 32 kB. Each write is flushed, or the first token would wait for the last.
-    packer = zlib.compressobj(wbits=31)
+def _compressed(wbits: int) -> Frame:
+    packer = zlib.compressobj(wbits=wbits)  # flushed with each write, or the first token would wait for the last
 
     def frame(events: Sequence[bytes]) -> Sequence[bytes]:
         data = packer.compress(b"".join(events)) + packer.flush(zlib.Z_SYNC_FLUSH)
