@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import vl_convert
 
-from webapp.core import charts
+from webapp.core import charts, livecharts
 from webapp.core.histogram import Histogram
 from webapp.core.loadsummary import bars, thinned
 
@@ -48,6 +49,21 @@ def test_every_chart_is_drawn_and_refers_to_nothing(name: str) -> None:
 
 def test_a_server_that_tells_nothing_has_no_chart() -> None:
     assert charts.server_over_time([{"t_s": 1.0, "backends": {"a": {"running": 1, "server": None}}}], ["a"]) is None
+
+
+@pytest.mark.parametrize("name", livecharts.specs(["a", "b"]))
+def test_live_charts_are_drawn_whatever_is_not_known_or_zero(name: str) -> None:
+    """Chunks of one read have no gap between them, and a logarithmic axis has no zero."""
+    fields = ("ttft_p50_ms", "ttft_p95_ms", "icl_p95_ms", "running", "waiting", "output_tokens_per_s", "errors_per_s")
+    rows: list[dict[str, Any]] = [{"t": t, "backend": "a", **dict.fromkeys(fields, 20 + t)} for t in range(5)]
+    rows += [{"t": t, "backend": "b", **dict.fromkeys(fields, 0)} for t in range(5)]
+    rows += [{"t": 5, "backend": "b", **dict.fromkeys(fields)}]
+    spec = {**livecharts.specs(["a", "b"])[name], "data": {"name": "live", "values": rows}, "width": 300}
+    drawn = vl_convert.vegalite_to_svg(spec)
+    assert "NaN" not in drawn
+    labels = re.findall(r">([\d.]+k?)(?: m?s)?</text>", drawn)
+    assert len(labels) > 5, "both axes have labels"
+    assert not urls(spec)
 
 
 def test_a_distribution_keeps_its_count_in_few_bars() -> None:

@@ -43,11 +43,14 @@ def _lines(slugs: Sequence[str], fields: Sequence[str], time: bool = False) -> S
 
 def _line(slugs: Sequence[str], field: str, place: int, y: dict[str, Any]) -> dict[str, Any]:
     dash = {"strokeDash": [3, 3], "strokeWidth": 1.5} if place else {"strokeWidth": 2}
+    # A line has no place for what is not known, and a logarithmic axis none for the zero between chunks of one read.
+    known: list[dict[str, Any]] = [{"filter": f"isValid(datum.{field})"}]
+    if y["scale"]["type"] == "log":
+        known.append({"calculate": f"max(datum.{field}, {DECADES[0]})", "as": field})
     return {
         "mark": {"type": "line", "clip": True, **dash},
         "encoding": {"x": _x(), "y": y, "color": _colour(slugs)},
-        # A logarithmic axis has no place for zero, and a line none for what is not known.
-        "transform": [{"filter": f"isValid(datum.{field})"}],
+        "transform": known,
     }
 
 
@@ -72,7 +75,7 @@ def _y(field: str, time: bool = False) -> dict[str, Any]:
         axis |= {"labelExpr": TIMES, "values": DECADES}
     else:
         axis |= {"format": "~s"}
-    scale = {"type": "log", "nice": True} if time else {"zero": True, "nice": True}
+    scale = {"type": "log", "nice": True} if time else {"type": "linear", "zero": True, "nice": True}
     return {"field": field, "type": "quantitative", "scale": scale, "axis": axis}
 
 
