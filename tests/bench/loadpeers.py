@@ -69,7 +69,7 @@ class Aiperf:
 
     async def run(self, world: World, work: Work) -> Report:
         folder = _folder(world, self.name)
-        prompts = _prompts(folder, {"text": PROMPT})
+        prompts = _prompts(folder, {"text": PROMPT}, work.requests)
         load = ["--request-rate", f"{work.rate:g}", "--arrival-pattern", "poisson"]
         if work.users:
             load = ["--concurrency", f"{work.users}", "--concurrency-ramp-duration", f"{RAMP_S}"]
@@ -101,7 +101,7 @@ class Guidellm:
 
     async def run(self, world: World, work: Work) -> Report:
         folder = _folder(world, self.name)
-        prompts = _prompts(folder, {"prompt": PROMPT, "output_tokens_count": work.tokens})
+        prompts = _prompts(folder, {"prompt": PROMPT, "output_tokens_count": work.tokens}, work.requests)
         load = f"kind=concurrent,streams={work.users},rampup_duration={RAMP_S}" if work.users else (
             f"kind=poisson,rate={work.rate:g}")  # fmt: skip
         backend = f"kind=openai_http,target={work.url},model={work.model},validate_backend=false"
@@ -110,7 +110,7 @@ class Guidellm:
         command += ["--tokenizer", f"kind=huggingface_auto,model={self._tokenizer}"]
         command += ["--data", f"kind=json_file,path={prompts}", "--disable-console-interactive"]
         command += ["--output", f"kind=json,path={folder / 'out.json'}"]
-        used_s = await _cpu_of(command, folder)
+        used_s = await _cpu_of(command, folder, HF_HUB_OFFLINE="1")
         (benchmark,) = orjson.loads((folder / "out.json").read_bytes())["benchmarks"]
         # What it calls inter-token latency is TPOT; what it calls time per output token has the first token in it.
         found = [
@@ -128,12 +128,12 @@ def peers() -> list[Peer]:
     return [kind(program, tokenizer) for program, kind in programs if program and tokenizer]
 
 
-async def _cpu_of(command: Sequence[str], folder: Path) -> float:
+async def _cpu_of(command: Sequence[str], folder: Path, **environment: str) -> float:
     """Run a command to its end and return the CPU time of all its processes, s. Raises RuntimeError."""
     before = os.times()
     with open(folder / "output.log", "wb") as log:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment, stdout=log, stderr=log)
+        env = {**os.environ, **environment}
+        process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=env, stdout=log, stderr=log)
         os.sched_setaffinity(process.pid, {LOAD_CORE, RELAY_CORE})  # several processes; ours has one core
         if await process.wait():
             raise RuntimeError(f"{command[0]} failed: {(folder / 'output.log').read_text()[-1000:]}")
@@ -147,9 +147,9 @@ def _folder(world: World, name: str) -> Path:
     return folder
 
 
-def _prompts(folder: Path, line: dict[str, Any]) -> Path:
+def _prompts(folder: Path, line: dict[str, Any], count: int) -> Path:
     path = folder / "prompts.jsonl"
-    path.write_bytes((orjson.dumps(line) + b"\n") * 8)
+    path.write_bytes((orjson.dumps(line) + b"\n") * count)  # guidellm ends with its data
     return path
 
 
