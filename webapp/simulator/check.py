@@ -31,6 +31,7 @@ RATE_TOLERANCE = 0.01
 SECONDS = 3.0
 SETTLE_NS = 200_000_000  # from when the last stream has begun: connecting is not pacing
 WAITING = 500
+LONG_PROMPT = "word " * 6500  # about 8,000 tokens
 CELLS = ((1, 2000), (10, 2000), (50, 2000), (500, 50))  # streams, tokens per second of each
 _SIM = re.compile(rb'"due_us":(\d+),"sent_ns":(\d+)')
 _ARRIVED = re.compile(rb'"arrived_ns":(\d+)')
@@ -67,10 +68,10 @@ class Row:
 class Reader(asyncio.Protocol):
     """One request and its answer, read as the socket delivers it."""
 
-    def __init__(self, model: str, tokens: int) -> None:
+    def __init__(self, model: str, tokens: int, prompt: str = "Measure the pace.") -> None:
         body = {
             "model": model,
-            "messages": [{"role": "user", "content": "Measure the pace."}],
+            "messages": [{"role": "user", "content": prompt}],
             "stream": True,
             "max_tokens": tokens,
             "ignore_eos": True,
@@ -119,7 +120,7 @@ def check(folder: Path | None = None) -> int:
     rows = asyncio.run(_measure())
     own = asyncio.run(_measure_profiles(folder, new)) if folder and new else []
     print(table([*rows, *own]))
-    print(f"A waiting request takes {asyncio.run(_waiting_kb())} of memory ({WAITING} of them measured).")
+    print(f"A waiting request takes {asyncio.run(_waiting_kb())} of memory ({WAITING} of them, 8,000 tokens each).")
     missed = [row for row in [*rows, *own] if not row.name.startswith("asyncio") and not row.met]
     print("Every pace is kept within 1 %." if not missed else f"{len(missed)} not within 1 %: this host is too slow.")
     return 1 if missed else 0
@@ -183,12 +184,12 @@ async def _read(port: int, model: str, streams: int, tokens: int) -> list[Trace]
 
 
 async def _waiting_kb() -> str:
-    """Return what a request takes that waits for its first token, as text: in kB, or "n/a" where nobody knows."""
+    """Return what a long prompt takes while it waits for its first token, as text: in kB, or "n/a" where unknown."""
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryDirectory() as name, Served(write_profiles(Path(name))) as server:
         before = server.resident_bytes()
         opened = [
-            await loop.create_connection(lambda: Reader("check-wait", 400), "127.0.0.1", server.port)
+            await loop.create_connection(lambda: Reader("check-wait", 400, LONG_PROMPT), "127.0.0.1", server.port)
             for _ in range(WAITING)
         ]
         await asyncio.sleep(1.0)

@@ -11,7 +11,7 @@ the start, then only values.
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -80,6 +80,7 @@ class Profile:
     price_out_usd: float | None = None  # per million output tokens
     price_source: str = ""
     figures: tuple[Figure, ...] = ()
+    pace: str = ""  # "vendor" or "measured" where it is set to that figure of it (paces.py), never in a file
 
     @property
     def reasons(self) -> bool:
@@ -128,13 +129,6 @@ class Profile:
         """What a step costs before the first token of its prompt."""
         return costs_of(self.serving).split(Load(0, 0.0, 1, 1.0)).overhead_ns / 1e6
 
-    def paced_by(self, figure: Figure) -> "Profile":
-        """Return this profile with its time per layer set so that one user alone sees `figure`."""
-        surplus_us = (1e6 / figure.tok_s - 1e6 / self.tok_s) / self.serving.model.layers
-        speculation = self.serving.speculation
-        surplus_us *= speculation.mean_tokens() if speculation else 1.0
-        return replace(self, serving=replace(self.serving, layer_us=max(0.0, self.serving.layer_us + surplus_us)))
-
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
@@ -175,8 +169,9 @@ def from_table(table: Mapping[str, Any], where: str, catalogue: Catalogue | None
     catalogue = catalogue or Catalogue.load(PROFILE_DIR)
     serving = {name: value for name, value in table.items() if name in _SERVING}
     rest = {name: value for name, value in table.items() if name not in _SERVING}
-    if "serving" in rest:
-        raise ProfileError(where, "serving", "is not a field of a profile")
+    for name in ("serving", "pace"):
+        if name in rest:
+            raise ProfileError(where, name, "is not a field of a profile")
     made = _serving(serving, where, catalogue)
     figures = tuple(
         read(Figure, _table(where, "figures", entry), f"{where} figures", {"by": ("vendor", "measured")})
