@@ -20,35 +20,40 @@ class Gate:
     """
 
     def __init__(self, on_resume: Callable[[], None] | None = None) -> None:
-        self._open = asyncio.Event()
-        self._open.set()
+        self._reopened: asyncio.Event | None = None  # only while closed: most connections never are
         self._on_resume = on_resume
         self._sends = 0
 
     @property
     def closed(self) -> bool:
         """True while the transport is paused."""
-        return not self._open.is_set()
+        return self._reopened is not None
 
     def pauseProducing(self) -> None:
-        self._open.clear()
+        if self._reopened is None:
+            self._reopened = asyncio.Event()
 
     def resumeProducing(self) -> None:
-        self._open.set()
+        self._reopen()
         if self._on_resume is not None:
             self._on_resume()
 
     def stopProducing(self) -> None:
         """Let every sender go: the connection is gone, and their applications have been told."""
-        self._open.set()
+        self._reopen()
 
     async def passed(self) -> None:
         """Return when the transport wants more, and after a turn of the loop from time to time."""
         self._sends += 1
-        if not self._open.is_set():
-            await self._open.wait()
+        if self._reopened is not None:
+            await self._reopened.wait()
         elif self._sends % _SENDS_PER_TURN == 0:
             await asyncio.sleep(0)
+
+    def _reopen(self) -> None:
+        if self._reopened is not None:
+            self._reopened.set()
+            self._reopened = None
 
 
 class Inbox(asyncio.Queue[dict[str, Any]]):

@@ -53,7 +53,7 @@ class Relay:
         self._push: Push | None = None
         self._refused = b""
         self._changed = asyncio.Event()
-        self._room = asyncio.Event()
+        self._room: asyncio.Event | None = None  # only while the backend is made to wait
         self._streaming = False
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -98,7 +98,8 @@ class Relay:
                 self._changed.clear()
                 finished = self._task.done()
                 data = self._unsent()
-                self._room.set()
+                if self._room is not None:
+                    self._room.set()
                 if data:
                     yield data
                 if finished:
@@ -157,7 +158,7 @@ class Relay:
             return None
         if SLOW_CLIENT not in self.turn.notes:
             self.turn.notes.append(SLOW_CLIENT)
-        self._room.clear()
+        self._room = asyncio.Event()
         return self._room.wait()
 
     def _unsent(self) -> bytes:
