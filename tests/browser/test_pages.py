@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.async_api import Browser
+from playwright.async_api import Browser, Locator
 
 from tests.browser.conftest import Backends
 from tests.browser.stage import FAST, SLOW, Stage
@@ -31,12 +31,17 @@ async def test_a_run_is_listed_and_its_pages_show_text_figures_and_timeline_agai
     await page.locator("#definition").wait_for(state="visible")
 
 
-async def test_an_answer_is_kept_as_a_recorded_lane(stage: Stage, backend: Backends) -> None:
-    await stage.open(FAST, prompt="Keep this one.", max_tokens=20)
+async def kept_run(stage: Stage, prompt: str) -> Locator:
+    """Ask one lane, and return the run's entry on the list of runs."""
+    await stage.open(FAST, prompt=prompt, max_tokens=20)
     await stage.race()
-    await stage.page.wait_for_timeout(500)
+    await stage.page.wait_for_timeout(500)  # the row is written after the answer
     await stage.page.goto(f"{stage.url}/runs/")
-    await stage.page.locator('.run:has-text("Keep this one.") .run-lane-name').first.click()
+    return stage.page.locator(f'.run:has-text("{prompt}")').first
+
+
+async def test_an_answer_is_kept_as_a_recorded_lane(stage: Stage, backend: Backends) -> None:
+    await (await kept_run(stage, "Keep this one.")).locator(".run-lane-name").click()
     await stage.page.click("text=Keep as a recorded lane")
     row = stage.page.locator('.backend:has([data-badge="RECORDED"])').first
     await row.wait_for()
@@ -44,11 +49,7 @@ async def test_an_answer_is_kept_as_a_recorded_lane(stage: Stage, backend: Backe
 
 
 async def test_run_it_again_fills_the_arena_and_sends_nothing(stage: Stage) -> None:
-    await stage.open(FAST, prompt="Once more?", max_tokens=20)
-    await stage.race()
-    await stage.page.wait_for_timeout(500)
-    await stage.page.goto(f"{stage.url}/runs/")
-    await stage.page.locator('.run-title:has-text("Once more?")').first.click()
+    await (await kept_run(stage, "Once more?")).locator(".run-title").click()
     await stage.page.click("text=Run it again")
     await stage.connected()
     assert await stage.page.input_value("#prompt") == "Once more?"
