@@ -2,10 +2,15 @@
 
 from typing import Any
 
+import aiohttp
 import orjson
 
 from webapp.simulator.profile import Profile, from_table
 from webapp.simulator.request import Asked, parse_chat
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 
 TABLE: dict[str, Any] = {
     "slug": "quick",
@@ -102,3 +107,16 @@ def text_of(found: list[Any], field: str = "content") -> str:
 def sims(found: list[Any]) -> list[dict[str, int]]:
     """Return the simulated truth of each text chunk."""
     return [event["sim"] for event in found if isinstance(event, dict) and "due_us" in event.get("sim", {})]
+
+
+async def stream(client: aiohttp.ClientSession, prompt: str = "Write a haiku", **fields: Any) -> list[Any]:
+    async with client.post(CHAT, json=body(prompt, stream=True, **fields)) as response:
+        assert response.status == 200
+        assert response.content_type == "text/event-stream"
+        assert response.headers["X-Simulated"] == "1"
+        return events(await response.read())
+
+
+async def streams_of(session: aiohttp.ClientSession) -> int:
+    async with session.get("/healthz") as response:
+        return int((await response.json())["streams"])

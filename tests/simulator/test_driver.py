@@ -128,6 +128,16 @@ async def test_steps_follow_each_other_from_the_request_on(stage: Stage) -> None
     assert listener.times is not None
 
 
+async def test_tokens_that_are_on_time_leave_before_the_next_step_is_computed(stage: Stage) -> None:
+    order: list[str] = []
+    _, listener = stage.submit(0, tokens=3)
+    step, flush = stage.engine.step, listener.flush
+    stage.engine.step = lambda now_ns: order.append("step") or step(now_ns)  # type: ignore[method-assign, func-returns-value]
+    listener.flush = lambda now_ns: order.append("flush") or flush(now_ns)  # type: ignore[method-assign, func-returns-value]
+    stage.pass_to(100 * MS)
+    assert order == ["step", "flush", "step", "flush", "step", "flush", "step"]
+
+
 async def test_a_request_joins_at_the_next_step_boundary(stage: Stage) -> None:
     stage.submit(0, tokens=5)
     stage.pass_to(12 * MS)

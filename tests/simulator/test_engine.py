@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from webapp.simulator.engine import Ask, Engine, Refused, Step
 from webapp.simulator.hardware import Machine, Model, Serving, Speculation
+from webapp.simulator.profile import load_all
 from webapp.simulator.virtual import Arrival, Run, all_at_once, closed_loop, run_virtual, spread_out, uniform_lengths
 
 GPU = Machine("gpu", "GPU", "bandwidth", 80, "this test", "2026", 3.35, 989, 1979, 0, 450)
@@ -66,8 +67,9 @@ def test_a_step_begins_when_it_is_asked_for_or_when_the_last_one_ends() -> None:
     assert second.began_ns == first.ends_ns
 
 
-def test_the_parts_of_a_step_make_its_time_before_jitter() -> None:
-    engine = Engine(PAIR)
+@pytest.mark.parametrize("sigma", [0.0, 0.05])
+def test_the_parts_of_a_step_make_its_time(sigma: float) -> None:
+    engine = Engine(replace(PAIR, jitter_sigma=sigma))
     engine.submit(Ask(1, 5000, 30))
     engine.submit(Ask(2, 3000, 30))
     assert all(sum(step.split) == step.ends_ns - step.began_ns for step in trace(engine))
@@ -249,6 +251,24 @@ def test_times_of_a_request_add_up() -> None:
     assert times.queue_ns == engine.time_of(1).prefill_ns + engine.time_of(1).decode_ns
     assert times.queue_ns + times.prefill_ns + times.decode_ns == steps[-1].ends_ns
     assert sum(times.split) == times.prefill_ns + times.decode_ns
+
+
+@pytest.mark.parametrize("slug", ["h100x2-llama-70b", "wse3-llama-70b", "h100x2-gpt-oss-120b"])
+def test_the_parts_of_every_requests_time_sum_to_it_under_load(slug: str) -> None:
+    # Twice as many as fit, so that some wait and some are preempted; prompts of others come in between.
+    serving = load_all()[slug].serving
+    engine = Engine(serving)
+    tokens = int(engine.kv_capacity / serving.model.resident(1) / 12)
+    asks = [Ask(number, max(1, tokens // (2 + number % 3)), 40) for number in range(60)]
+    for ask in asks:
+        engine.submit(ask)
+    steps = trace(engine)
+    assert any(step.preempted for step in steps) or engine.time_of(59).queue_ns > 0
+    for ask in asks:
+        times = engine.time_of(ask.id)
+        assert sum(times.split) == times.prefill_ns + times.decode_ns
+        last_ns = next(step.ends_ns for step in reversed(steps) if ask.id in dict(step.emitted))
+        assert times.queue_ns + sum(times.split) == last_ns
 
 
 def test_an_unknown_request_has_no_times() -> None:

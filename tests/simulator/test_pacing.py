@@ -57,6 +57,40 @@ async def test_a_late_tick_catches_up_and_shifts_nothing_after_it() -> None:
     assert [at_ns for at_ns, _ in metronome.called[1:]] == due_ns[4:]
 
 
+async def test_the_alarm_rings_early_by_the_lead_and_the_rest_is_awaited_awake() -> None:
+    clock = FakeClock()
+    readings: list[int] = []
+
+    def now_ns() -> int:
+        readings.append(clock.at_ns)
+        clock.at_ns += 1_000
+        return clock.at_ns
+
+    pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, now_ns, floor_ns=0, lead_ns=50_000)
+    metronome = Metronome(clock.at_ns + MS, MS, beats=3)
+    due_ns = list(metronome.due_ns)
+    (task,) = await started(pacer, metronome)
+    clock.advance(clock.at_ns + 10 * MS)
+    await task
+    assert clock.rung_ns == [at_ns - 50_000 for at_ns in due_ns]
+    for (called_ns, count), at_ns in zip(metronome.called, due_ns, strict=True):
+        assert count == 1
+        assert 0 <= called_ns - at_ns <= 3_000  # never before it is due, and at most three readings after
+    assert len(readings) > 3 * 40
+
+
+async def test_what_is_not_due_within_the_lead_is_not_awaited_awake() -> None:
+    clock = FakeClock()
+    pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, lead_ns=50_000)
+    metronome = Metronome(clock.at_ns + MS, MS, beats=1)
+    (task,) = await started(pacer, metronome)
+    pacer.tick()  # the clock stands still: awaiting it awake would never end
+    assert not metronome.called
+    pacer.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_ticks_keep_their_distance_and_lose_nothing() -> None:
     clock = FakeClock()
     first_ns = clock.at_ns + MS

@@ -120,7 +120,9 @@ def check(folder: Path | None = None) -> int:
     rows = asyncio.run(_measure())
     own = asyncio.run(_measure_profiles(folder, new)) if folder and new else []
     print(table([*rows, *own]))
-    print(f"A waiting request takes {asyncio.run(_waiting_kb())} of memory ({WAITING} of them, 8,000 tokens each).")
+    waiting = asyncio.run(waiting_bytes())
+    memory = "n/a" if waiting is None else f"{waiting / 1000:.1f} kB"
+    print(f"A waiting request takes {memory} of memory ({WAITING} of them, 8,000 tokens each).")
     missed = [row for row in [*rows, *own] if not row.name.startswith("asyncio") and not row.met]
     print("Every pace is kept within 1 %." if not missed else f"{len(missed)} not within 1 %: this host is too slow.")
     return 1 if missed else 0
@@ -154,6 +156,7 @@ class Served:
         command = [sys.executable, "-m", "webapp.simulator", "--port", "0", "--profiles", str(folder)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
         assert self._process.stdout is not None
+        self.pid = self._process.pid
         self.port = int(self._process.stdout.readline().rsplit(":", 1)[-1])
 
     def resident_bytes(self) -> int | None:
@@ -161,7 +164,7 @@ class Served:
         if resource is None:
             return None
         try:
-            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
         except OSError:
             return None
         return pages * resource.getpagesize()
@@ -183,8 +186,8 @@ async def _read(port: int, model: str, streams: int, tokens: int) -> list[Trace]
     return [reader.trace for _, reader in opened]
 
 
-async def _waiting_kb() -> str:
-    """Return what a long prompt takes while it waits for its first token, as text: in kB, or "n/a" where unknown."""
+async def waiting_bytes() -> float | None:
+    """Return what a request with a long prompt takes while it waits for its first token; None where unknown."""
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryDirectory() as name, Served(write_profiles(Path(name))) as server:
         before = server.resident_bytes()
@@ -197,7 +200,7 @@ async def _waiting_kb() -> str:
         for transport, reader in opened:
             reader.done.cancel()
             transport.abort()
-    return "n/a" if before is None or after is None else f"{(after - before) / WAITING / 1000:.1f} kB"
+    return None if before is None or after is None else (after - before) / WAITING
 
 
 async def _sleep(streams: int, tok_s: float) -> list[Trace]:

@@ -20,7 +20,7 @@ PURE_PREFILL_SLICE_S = 0.005  # latency machines take new arrivals and cancellat
 
 
 class Split(NamedTuple):
-    """Where a step's time goes, ns; the sum is the step's time before jitter."""
+    """Where a step's time goes, ns; the sum is the step's time."""
 
     overhead_ns: int
     weights_ns: int

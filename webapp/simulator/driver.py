@@ -18,6 +18,7 @@ from webapp.simulator.metrics import Metrics
 from webapp.simulator.pacing import Appointment, Fire
 from webapp.simulator.profile import Profile
 
+GATHER_NS = 1_000_000  # a host later than this sends what several steps have yielded in one write
 MOST_STEPS = 64  # in one go: a driver that is far behind must not hold up the others
 
 
@@ -119,16 +120,23 @@ class Driver:
             if self._step is not None:
                 self.metrics.step(self._step, now_ns - at_ns)
                 self._hand_out(self._step, fed)
+                if now_ns - at_ns < GATHER_NS:
+                    self._flush(fed)
             self._admit(at_ns)
             self._step = self._engine.step(at_ns)
             self._left_over = self._engine.waiting
-        clock = self._timer.now_ns
-        for listener in fed.values():
-            listener.flush(clock())
+        self._flush(fed)
         self._due_ns = at_ns or 0
         if at_ns is None:
             self._appointment = None
         return at_ns
+
+    def _flush(self, fed: dict[int, Listener]) -> None:
+        """Let what was fed go out, before anything else is computed."""
+        clock = self._timer.now_ns
+        for listener in fed.values():
+            listener.flush(clock())
+        fed.clear()
 
     def _next_ns(self) -> int | None:
         if self._step is not None:

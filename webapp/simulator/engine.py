@@ -112,8 +112,7 @@ class Engine:
             else:
                 admitted = () if preempted else self._admit(began_ns, budget)
                 tokens, reach, ready = self._prefill(budget)
-        split = self._costs.split(Load(sequences, context, tokens, reach, prompts))
-        self._pass_time(began_ns, split)
+        split = self._pass_time(began_ns, self._costs.split(Load(sequences, context, tokens, reach, prompts)))
         emitted, over = self._batch.advance()
         for sequence in over:
             self._leave(sequence)
@@ -125,14 +124,16 @@ class Engine:
         emitted += tuple((sequence.ask.id, 1) for sequence in ready)
         return Step(began_ns, self.free_ns, emitted, started, finished + ended, admitted, preempted, split)
 
-    def _pass_time(self, began_ns: int, split: Split) -> None:
-        length = float(sum(split))
+    def _pass_time(self, began_ns: int, split: Split) -> Split:
+        """Let a step of these parts pass; return them with noise, so that they sum to its length."""
         if self._sigma:  # a factor whose mean is 1, so that noise does not change the pace
-            length *= exp(self._jitter.gauss(-self._sigma * self._sigma / 2, self._sigma))
-        self.free_ns = began_ns + max(1, round(length))
+            noise = exp(self._jitter.gauss(-self._sigma * self._sigma / 2, self._sigma))
+            split = Split(*(int(part * noise) for part in split))
+        self.free_ns = began_ns + max(1, sum(split))
         self._steps += 1
         for place, part in enumerate(split):
             self._totals[place] += part
+        return split
 
     def _admit(self, began_ns: int, budget: int) -> tuple[int, ...]:
         """Let in who is first in the queue, while there are slots, room, and budget for a first chunk."""

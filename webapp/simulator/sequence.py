@@ -30,7 +30,7 @@ class Ask:
 
 
 class Step(NamedTuple):
-    """One step of the engine. Everything in it becomes visible at `ends_ns`; the split is before jitter."""
+    """One step of the engine. Everything in it becomes visible at `ends_ns`; the split sums to its length."""
 
     began_ns: int
     ends_ns: int
@@ -44,7 +44,10 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RequestTimes:
-    """Where the time of one request went so far, ns. `split` sums the parts of the steps that it took part in."""
+    """Where the time of one request went so far, ns.
+
+    `split` sums the parts of the steps since it was admitted, so that it sums to `prefill_ns` + `decode_ns`.
+    """
 
     queue_ns: int
     prefill_ns: int

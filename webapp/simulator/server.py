@@ -20,7 +20,7 @@ from webapp.simulator.engine import Engine
 from webapp.simulator.faults import Ending, Fault, Framing
 from webapp.simulator.metrics import Metrics, compact, prometheus
 from webapp.simulator.openapi import description
-from webapp.simulator.pacing import Pacer, wall_s
+from webapp.simulator.pacing import LEAD_NS, Pacer, wall_s
 from webapp.simulator.profile import Profile
 from webapp.simulator.reply import Reply
 from webapp.simulator.request import Asked, BadRequest, parse_chat, parse_text
@@ -68,7 +68,7 @@ class Simulator:
 
     async def run(self, app: web.Application) -> AsyncIterator[None]:
         """Give every engine its clock for as long as the server runs."""
-        pacer = app[PACER] = Pacer(asyncio.get_running_loop())
+        pacer = app[PACER] = Pacer(asyncio.get_running_loop(), lead_ns=LEAD_NS)
         app[DRIVERS] = {
             slug: Driver(engine, pacer, Metrics(), self._profiles[slug].serving.max_sequences)
             for slug, engine in self._engines.items()

@@ -116,8 +116,9 @@ def usage_of(asked: Asked, reply: Reply) -> dict[str, Any]:
 def time_info_of(timing: Timing, emitted: Emitted | None = None) -> dict[str, Any]:
     """Return the machine's own times in seconds, named as Cerebras' API names them, and where they went.
 
-    api + queue + prompt + completion = total. `parts` divides the steps that the request took part in; a step is
-    shared, so the parts of two requests overlap. `emitted` is what a client can hold its own clock against.
+    api + queue + prompt + completion = total, and `parts` sum to prompt + completion: they divide the steps since the
+    request was admitted. A step is shared, so the parts of two requests overlap. `emitted` is what a client can hold
+    its own clock against.
     """
     queue_ns = timing.times.queue_ns
     info: dict[str, Any] = {
