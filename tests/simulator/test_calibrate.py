@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from webapp.models import Backend
-from webapp.simulator.calibrate import LONG, MANY, SHORT, Fit, Probe, predict, solve
+from webapp.simulator.calibrate import LONG, MANY, SHORT, Fit, Forecast, Probe, forecast, predict, solve
 from webapp.simulator.calibrate_profile import profile_text
 from webapp.simulator.check import Served
 from webapp.simulator.hardware import Serving
@@ -65,6 +65,24 @@ def test_the_slots_of_a_pipeline_are_recovered_where_they_were_short(slots: int,
     assert fit.serving.prefill_tok_s == pytest.approx(truth.prefill_tok_s, rel=0.05)
 
 
+@pytest.mark.parametrize("noise", [-0.03, 0.0, 0.03])
+@pytest.mark.parametrize("slug", ["h100x2-llama-70b", "mi300x8-llama-70b", "h100x2-gpt-oss-120b", "gaudi3-llama-8b"])
+def test_the_pace_at_256_users_is_within_the_error_that_is_stated(slug: str, noise: float) -> None:
+    truth = load_all()[slug].serving
+    probes = [replace(probe, noise=abs(noise)) for probe in probes_of(truth, noise)]
+    fit = solve(blank(truth), probes)
+    beyond = forecast(fit, probes)
+    assert beyond.error <= (0.15 if noise else 0.01)
+    assert beyond.tpot_s == pytest.approx(tpot_s(truth, 256), rel=beyond.error + 0.005)
+
+
+def test_a_crowd_that_is_slower_by_no_more_than_its_noise_says_nothing_of_slots() -> None:
+    truth = load_all()["wse3-llama-70b"].serving
+    probes = probes_of(truth)
+    stalled = [*probes[:2], replace(probes[2], tpot_s=probes[2].tpot_s * 1.08, noise=0.05)]
+    assert solve(truth, stalled).serving.slots == truth.model.layers
+
+
 @pytest.mark.parametrize("noise", [-0.03, 0.03])
 @pytest.mark.parametrize("slug", ["h100x2-llama-70b", "mi300x8-llama-70b", "h200x8-minimax-m2.5"])
 def test_the_pace_at_64_users_is_predicted_within_a_tenth(slug: str, noise: float) -> None:
@@ -86,7 +104,7 @@ def test_the_error_is_what_the_fit_leaves_over() -> None:
 def test_what_is_written_is_read_as_the_same_serving(slug: str) -> None:
     truth = load_all()[slug].serving
     fit = Fit(truth, API_MS, {"short TTFT": 0.01})
-    text = profile_text(NAMES, fit, tuple(probes_of(truth)), "a test", "2026-11-22")
+    text = profile_text(NAMES, fit, tuple(probes_of(truth)), Forecast(256, 0.05, 0.1), "a test", "2026-11-22")
     read = from_table({"slug": "x", **tomllib.loads(text)}, "x").serving
     own = replace(truth, machine=replace(truth.machine, slug="own"), model=replace(truth.model, slug="own"))
     assert read == own
@@ -120,12 +138,13 @@ def test_an_endpoint_is_probed_over_its_socket_and_written_as_a_profile(tmp_path
     with Served(tmp_path) as server:
         url = f"http://127.0.0.1:{server.port}/v1"
         Backend.objects.create(slug="mine", label="Mine", kind="openai", model="truth", base_url=url)
-        options = {"backend": "mine", "out": out, "machine": "h100", "model": "llama-8b", "tokens": 30}
+        options = {"backend": "mine", "out": out, "machine": "h100", "model": "llama-8b", "tokens": 20}
         call_command("calibrate", **options, stdout=io.StringIO())
     found = load_all(tmp_path)["found"]
     assert found.serving.layer_us == pytest.approx(truth.layer_us, rel=0.10)
     assert tpot_s(found.serving, 64) == pytest.approx(tpot_s(truth, 64), rel=0.10)
     assert "mean over the 6 figures" in found.error
+    assert "at 256 users" in found.error
 
 
 @pytest.mark.django_db

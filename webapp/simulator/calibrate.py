@@ -24,6 +24,7 @@ SHARE = (0.02, 1.0)
 SEQUENCE_US = (0.0, 2_000.0)
 PREFILL_TOK_S = (10.0, 1e6)
 SLOTS = (1.0, 2_000.0)
+FORECAST_USERS, FORECAST_PROMPT, FORECAST_TOKENS = 256, 500, 100
 ENOUGH_SLOTS = 1.05  # many at once, less than this much slower than one: there was a slot for each
 
 SHORT, LONG, MANY = "short", "long", "many"
@@ -39,6 +40,16 @@ class Probe:
     output_tokens: int
     ttft_s: float
     tpot_s: float
+    noise: float = 0.0  # half the range of TPOT over its repetitions, 0.01 is 1 %
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a fitted engine says of a load that nobody has tried. `error` is a share of the TPOT."""
+
+    users: int
+    tpot_s: float
+    error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,30 @@ def solve(serving: Serving, probes: Sequence[Probe]) -> Fit:
             serving = _set(serving, _sequence, _more_tpot(short, many), SEQUENCE_US)
     api_ms = max(0.0, (short.ttft_s - predict(serving, short, 0.0).ttft_s) * 1e3)
     return Fit(serving, api_ms, misses(serving, probes, api_ms))
+
+
+def forecast(fit: Fit, probes: Sequence[Probe], users: int = FORECAST_USERS) -> Forecast:
+    """Return TPOT at a load beyond the probes', and how far off it may be.
+
+    The error is how far the forecast moves when the crowded probe moves by its own noise, and the worst TPOT that the
+    fit misses, together. What changes only beyond the probes (other kernels, a full KV cache) is not in it.
+    """
+    asked = Probe("", users, FORECAST_PROMPT, FORECAST_TOKENS, 0.0, 0.0)
+    tpot_s = predict(fit.serving, asked, 0.0).tpot_s
+    moved = [
+        abs(predict(solve(fit.serving, _with_noise(probes, sign)).serving, asked, 0.0).tpot_s / tpot_s - 1)
+        for sign in (-1, 1)
+    ]
+    missed = max(abs(miss) for name, miss in fit.misses.items() if name.endswith("TPOT"))
+    return Forecast(users, tpot_s, max(moved) + missed)
+
+
+def _with_noise(probes: Sequence[Probe], sign: int) -> list[Probe]:
+    """Return the probes, the crowded one's TPOT moved by its noise, up or down."""
+    return [
+        replace(probe, tpot_s=probe.tpot_s * (1 + sign * probe.noise)) if probe.name == MANY else probe
+        for probe in probes
+    ]
 
 
 def misses(serving: Serving, probes: Sequence[Probe], api_ms: float) -> dict[str, float]:
@@ -126,7 +161,7 @@ def _slots(serving: Serving, value: float) -> Serving:
 
 def _with_slots(serving: Serving, short: Probe, many: Probe) -> Serving:
     """Solve for the slots; where nobody had to wait, all that is known is that there were enough."""
-    if many.tpot_s <= ENOUGH_SLOTS * short.tpot_s:
+    if many.tpot_s <= (ENOUGH_SLOTS + many.noise) * short.tpot_s:
         return _slots(serving, max(many.users, serving.slots or serving.model.layers))
     excess = _tpot_of(many)
     near = _set(serving, _slots, excess, SLOTS).slots

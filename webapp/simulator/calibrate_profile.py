@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from webapp.simulator.calibrate import Fit, Probe
+from webapp.simulator.calibrate import Fit, Forecast, Probe
 from webapp.simulator.hardware import Machine, Model, Serving
 
 _INDENTED = ("machine", "model", "speculation")
 
 
-def profile_text(names: Mapping[str, Any], fit: Fit, probes: tuple[Probe, ...], source: str, date: str) -> str:
+def profile_text(
+    names: Mapping[str, Any], fit: Fit, probes: tuple[Probe, ...], beyond: Forecast, source: str, date: str
+) -> str:
     """Return a whole profile: `names` (label, hardware, family, and what else is known of the endpoint), the fitted
     numbers, where they come from, and how far they miss what was measured."""
     serving = fit.serving
@@ -22,7 +24,7 @@ def profile_text(names: Mapping[str, Any], fit: Fit, probes: tuple[Probe, ...], 
         "source": source,
         "date": date,
         "calibrated_on": calibrated_on(probes),
-        "error": error_of(fit),
+        "error": error_of(fit, beyond),
         "status": "C",
         "confidence": "M",
     }
@@ -43,12 +45,13 @@ def calibrated_on(probes: tuple[Probe, ...]) -> str:
     )
 
 
-def error_of(fit: Fit) -> str:
-    """Return in words how well the fitted engine gives back what was measured."""
+def error_of(fit: Fit, beyond: Forecast) -> str:
+    """Return in words how well the fitted engine gives back what was measured, and what it says beyond that."""
     worst = max(fit.misses, key=lambda name: abs(fit.misses[name]))
     return (
         f"{fit.error:.1%} mean over the {len(fit.misses)} figures of its probes; "
-        f"worst {worst} {fit.misses[worst]:+.1%}; nothing else measured"
+        f"worst {worst} {fit.misses[worst]:+.1%}; at {beyond.users} users {beyond.tpot_s * 1e3:.3g} ms a token "
+        f"±{beyond.error:.0%} by the noise of the probes; nothing else measured"
     )
 
 

@@ -21,15 +21,16 @@ from webapp.management.commands.compare import simulator_for
 from webapp.models import Backend
 from webapp.services.turns import LiveTurn, run_turn
 from webapp.services.upstreams import upstreams
-from webapp.simulator.calibrate import LONG, MANY, SHORT, Fit, Probe, solve
+from webapp.simulator.calibrate import LONG, MANY, SHORT, Fit, Forecast, Probe, forecast, solve
 from webapp.simulator.calibrate_profile import error_of, profile_text
 from webapp.simulator.hardware import PRECISIONS, Serving
+from webapp.simulator.paces import with_both
 from webapp.simulator.profile import PROFILE_DIR, Catalogue, Profile, from_table, load_all
 
 WORDS = ("amber", "basalt", "cedar", "delta", "ember", "fjord", "granite", "harbour", "island", "juniper", "kelp")
 TOKENS = 128
 MANY_TOKENS = 1024  # where prompts pass one by one, answers must be long for all to be under way at once
-REPEATS = {SHORT: 3, LONG: 2, MANY: 1}
+REPEATS = {SHORT: 5, LONG: 3, MANY: 3}  # odd: a host that stalls once does not move a median
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +74,16 @@ class Command(BaseCommand):
         with simulator_for([queries.spec_of(backend)]) as (spec,):
             probes = asyncio.run(_measure(spec, plan, self.stdout.write))
         fit = solve(start, probes)
-        text = _text(backend, known, fit, probes)
+        beyond = forecast(fit, probes)
+        text = _text(backend, known, fit, probes, beyond)
         from_table({"slug": "calibrated", **tomllib.loads(text)}, "the new profile")  # what is written can be read
         try:
             options["out"].write_text(text, encoding="utf-8")
         except OSError as problem:
             raise CommandError(f"{options['out']} cannot be written: {problem.strerror}.") from None
-        self._report(fit, options["out"])
+        self._report(fit, beyond, options["out"])
 
-    def _report(self, fit: Fit, out: Path) -> None:
+    def _report(self, fit: Fit, beyond: Forecast, out: Path) -> None:
         serving, machine = fit.serving, fit.serving.machine
         self.stdout.write(f"time per layer          {serving.layer_us:10.2f} µs")
         if machine.kind == "latency":
@@ -92,13 +94,13 @@ class Command(BaseCommand):
             self.stdout.write(f"share of the arithmetic {share:10.3f}")
             self.stdout.write(f"cost of a sequence      {machine.sequence_us:10.2f} µs")
         self.stdout.write(f"front end               {fit.api_ms:10.2f} ms")
-        self.stdout.write(f"error: {error_of(fit)}")
+        self.stdout.write(f"error: {error_of(fit, beyond)}")
         self.stdout.write(f"Written to {out}. Serve it with: manage.py simulate --profiles {out.parent}")
 
 
 def _start(backend: Backend, options: dict[str, Any]) -> tuple[Serving, Profile | None]:
     """Return what the fit starts from: a simulated backend's own serving, or what the options name."""
-    known = load_all().get(backend.model) if backend.badge == "SIMULATED" else None
+    known = with_both(load_all()).get(backend.model) if backend.badge == "SIMULATED" else None
     catalogue = Catalogue.load(PROFILE_DIR)
     machine = options["machine"] or (known.serving.machine.slug if known else "")
     model = options["model"] or (known.serving.model.slug if known else _named(catalogue, backend.model))
@@ -129,7 +131,7 @@ def _from(options: dict[str, Any], name: str, low: int, high: int) -> int:
     return value
 
 
-def _text(backend: Backend, known: Profile | None, fit: Fit, probes: Sequence[Probe]) -> str:
+def _text(backend: Backend, known: Profile | None, fit: Fit, probes: Sequence[Probe], beyond: Forecast) -> str:
     serving = fit.serving
     names: dict[str, Any] = {
         "label": f"{backend.label} (calibrated)",
@@ -139,7 +141,7 @@ def _text(backend: Backend, known: Profile | None, fit: Fit, probes: Sequence[Pr
     if known and known.reasons:
         names |= {"reasoning_field": known.reasoning_field, "reasoning_tokens": known.reasoning_tokens}
     source = f"manage.py calibrate against {backend.slug}" + (", itself simulated" if known else "")
-    return profile_text(names, fit, tuple(probes), source, f"{datetime.now(UTC):%Y-%m-%d}")
+    return profile_text(names, fit, tuple(probes), beyond, source, f"{datetime.now(UTC):%Y-%m-%d}")
 
 
 async def _measure(spec: BackendSpec, plan: Plan, say: Any) -> list[Probe]:
@@ -151,7 +153,7 @@ async def _measure(spec: BackendSpec, plan: Plan, say: Any) -> list[Probe]:
             probe = await _probe(spec, plan, name, users, prompt_tokens)
             say(
                 f"{name:6} {users:3} × {probe.prompt_tokens:5} tokens: "
-                f"TTFT {probe.ttft_s * 1e3:8.1f} ms, TPOT {probe.tpot_s * 1e3:8.3f} ms"
+                f"TTFT {probe.ttft_s * 1e3:8.1f} ms, TPOT {probe.tpot_s * 1e3:8.3f} ms ±{probe.noise:.1%}"
             )
             probes.append(probe)
         return probes
@@ -181,7 +183,9 @@ async def _probe(spec: BackendSpec, plan: Plan, name: str, users: int, prompt_to
         tpots.append(fmean(one.tpot_ms for one in figures if one.tpot_ms is not None))
         prompts.append(fmean(one.prompt_tokens or prompt_tokens for one in figures))
         outputs.append(fmean(one.output_tokens or plan.output_tokens for one in figures))
-    return Probe(name, users, round(median(prompts)), round(median(outputs)), median(ttfts) / 1e3, median(tpots) / 1e3)
+    noise = (max(tpots) - min(tpots)) / 2 / median(tpots)
+    times = median(ttfts) / 1e3, median(tpots) / 1e3
+    return Probe(name, users, round(median(prompts)), round(median(outputs)), *times, noise)
 
 
 async def _turns(spec: BackendSpec, plan: Plan, users: int, prompt_tokens: int, name: str) -> list[LiveTurn]:
