@@ -69,6 +69,11 @@ class Deltas(Sequence[Delta]):
             self._at_ns.extend([at_ns] * count)
         return self._text[before:].decode()
 
+    @property
+    def times_ns(self) -> Sequence[int]:
+        """When each piece arrived: the column itself, which costs nothing to look at."""
+        return self._at_ns
+
     def __len__(self) -> int:
         return len(self._at_ns)
 

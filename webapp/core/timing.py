@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import pairwise
+from itertools import islice
+from operator import sub
 from typing import Any
 
-from webapp.core.deltas import Delta
+from webapp.core.deltas import Delta, Deltas
 from webapp.core.openai import Usage
 from webapp.core.stats import Summary, summarise
 
@@ -132,7 +133,8 @@ def figures(
 
 def gaps_ms(deltas: Sequence[Delta]) -> list[float]:
     """Return the inter-chunk latencies: differences of arrival of neighbouring chunks, in ms."""
-    return [(b.at_ns - a.at_ns) / NS_PER_MS for a, b in pairwise(deltas)]
+    times_ns = deltas.times_ns if isinstance(deltas, Deltas) else [delta.at_ns for delta in deltas]
+    return [gap_ns / NS_PER_MS for gap_ns in map(sub, islice(times_ns, 1, None), times_ns)]
 
 
 def estimate_tokens(chunks: int, chars: int) -> int:

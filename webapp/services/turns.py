@@ -49,6 +49,7 @@ class LiveTurn:
     loop_lag_ns: int | None = None
     # What a cancelled turn ends as: stopped by a person unless somebody says otherwise before cancelling.
     if_cancelled: Outcome = Outcome.STOPPED
+    _figures: Figures | None = None
 
     def __post_init__(self) -> None:
         self.meter = StreamMeter(limits=self.spec.limits)
@@ -69,15 +70,21 @@ class LiveTurn:
 
     def figures(self) -> Figures:
         """Return the figures so far; those that need the whole answer are None while it runs."""
+        if self._figures is not None:
+            return self._figures
+        live = self.outcome is Outcome.RUNNING
         prices = (self.spec.price_in_usd_per_mtok, self.spec.price_out_usd_per_mtok)
-        return figures(
+        found = figures(
             self.marks,
             self.meter.deltas,
             self.meter.usage,
             prices,
             chars=self.meter.chars,
-            live=self.outcome is Outcome.RUNNING,
+            live=live,
         )
+        if not live and self.marks.end is not None:
+            self._figures = found  # asked for by everybody who shows the answer, while other lanes may still stream
+        return found
 
 
 async def run_turn(turn: LiveTurn, backend: Backend, listener: Listener = no_listener) -> None:
