@@ -153,7 +153,7 @@ def description(models: Sequence[str] = ()) -> dict[str, Any]:
             "version": "1",
             "description": "Models whose speed follows published figures and whose words are prepared. A suffix of "
             "the model's name (`model+stall`) or the header X-Fault asks for a fault, where a server can act one "
-            f"out: {faults}.",
+            f"out: {faults}. `model@vendor` and `model@measured` are set to that figure of a model that has both.",
         },
         "paths": _paths(),
         "components": {
