@@ -1,6 +1,6 @@
 """An inference server whose speed follows published figures and whose words are prepared.
 
-The machine (pure, no clock): `hardware` holds its numbers, `tables`, `profile` and `paces` read them from files; `costs`
+The machine (pure, no clock): `hardware` holds its numbers, `tables`, `profile` and `paces` read them; `costs`
 says what one step takes; `sequence`, `batch` and `engine` make the steps; `virtual` runs them without waiting;
 `calibrate` solves for what no data sheet says; `validation` holds it all against published measurements.
 
