@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from statistics import median
 
 import orjson
 
-from tests.bench.loadpeers import RAMP_S, Peer, Work, peers
+from tests.bench.loadpeers import RAMP_S, STAMP, Peer, Work, peers
 from tests.bench.processes import RELAY_CORE, ROOT, cpu_s
 from tests.bench.streams import quantile
 from tests.bench.table import Row, missing
@@ -29,7 +28,6 @@ MODEL = f"ref-{RATE}x{TOKENS}+{START_MS}ms"
 UNLIMITED = "ref-maxx500"
 USERS = 100
 NO_PEERS = "n/a: BENCH_AIPERF, BENCH_GUIDELLM and BENCH_TOKENIZER name no peer and no tokenizer"
-STAMP = re.compile(r"@(\d{19}) ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,8 @@ async def run_peer(world: World, peer: Peer) -> list[Seen]:
     for _ in range(world.repeats):
         long = await peer.run(world, replace(work, requests=USERS * 4))
         tokens = (len(long.answers) - len(short.answers)) * TOKENS
-        errors_ms = [answer.ttft_ms - START_MS for answer in long.answers]
+        true_ms = await true_ttfts(world)
+        errors_ms = [a.ttft_ms - true_ms[a.stamp_ns] for a in long.answers if a.stamp_ns in true_ms]
         found.append(Seen(errors_ms, [], tokens, long.cpu_s - short.cpu_s))
     return found
 
@@ -124,7 +123,7 @@ async def p15(world: World) -> list[Row]:
     times: dict[str, list[float]] = {id: [] for id in ids}
     for _ in range(20):
         for id in ids:
-            status, seconds = await get(world.app.port, f"/load/{id}/")
+            status, seconds, _ = await get(world.app.port, f"/load/{id}/")
             if status != 200:
                 return [missing("P15", figure, f"n/a: /load/ answers {status}")]
             times[id].append(seconds)
@@ -158,7 +157,7 @@ async def run_ours(world: World, model: str, users: int, *, ramp_s: float, durat
             break
         await asyncio.sleep(0.1)
     await process.wait()
-    return _read_ours(folder, last - before)
+    return _read_ours(folder, last - before, await true_ttfts(world))
 
 
 async def run_bare(world: World) -> float:
@@ -171,14 +170,23 @@ async def run_bare(world: World) -> float:
     return int(tokens) / float(used_s)
 
 
-async def get(port: int, path: str) -> tuple[int, float]:
-    """Return an HTTP answer's status and how long the whole of it took, s."""
+async def true_ttfts(world: World) -> dict[int | None, float]:
+    """Return, by the stamp in each answer's first token, how long after its request's arrival that was written, ms."""
+    _, _, body = await get(world.reference.port, "/log")
+    streams = orjson.loads(body)["streams"]
+    return {stream["written_ns"]: (stream["written_ns"] - stream["arrival_ns"]) / 1e6 for stream in streams}
+
+
+async def get(port: int, path: str) -> tuple[int, float, bytes]:
+    """Return an HTTP answer's status, how long the whole of it took in s, and its body."""
     start_s = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
     data = await reader.read()
     writer.close()
-    return int(data.split(b" ", 2)[1]), time.monotonic() - start_s
+    seconds = time.monotonic() - start_s
+    head, _, body = data.partition(b"\r\n\r\n")
+    return int(head.split(b" ", 2)[1]), seconds, body
 
 
 async def _until_started(folder: Path) -> None:
@@ -189,7 +197,7 @@ async def _until_started(folder: Path) -> None:
     raise RuntimeError("the load generator did not start")
 
 
-def _read_ours(folder: Path, used_s: float) -> Seen:
+def _read_ours(folder: Path, used_s: float, true_ms: Mapping[int | None, float]) -> Seen:
     t0_ns = orjson.loads((folder / "summary.json").read_bytes())["clock"]["t0_ns"]
     first_ms: list[float] = []
     gaps_ms: list[float] = []
@@ -202,7 +210,8 @@ def _read_ours(folder: Path, used_s: float) -> Seen:
         marks = record["marks_us"]
         emitted = [int(stamp) for stamp in STAMP.findall(record["text"])]
         arrived = list(accumulate([t0_ns + marks["first_token"] * 1000, *(gap * 1000 for gap in record["gaps_us"])]))
-        first_ms.append((marks["first_token"] - marks["sent"]) / 1000 - START_MS)
+        if emitted[0] in true_ms:
+            first_ms.append((marks["first_token"] - marks["sent"]) / 1000 - true_ms[emitted[0]])
         gaps_ms += _gap_errors(arrived, emitted)
     return Seen(first_ms, gaps_ms, tokens, used_s)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.bench.processes import LOAD_CORE, RELAY_CORE
 from tests.bench.world import World
 
 RAMP_S = 3.2  # starts of closed loops, spread over about one answer
+STAMP = re.compile(r"@(\d{19}) ")
 PROMPT = "Count to sixty, slowly."
 
 
@@ -37,11 +39,14 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a generator reported of one answer, and, where it keeps them, the server's own stamps of the same one."""
+    """What a generator reported of one answer, and, where it keeps them, the simulator's own stamps of the same one;
+    `stamp_ns` is when the reference stream wrote its first token, which stands in the text.
+    """
 
     ttft_ms: float
     tpot_ms: float
     true_ttft_ms: float | None = None
+    stamp_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Aiperf:
         sent_ns = next((stamp["sent_ns"] for stamp in stamps if "sent_ns" in stamp), None)
         true_ms = None if arrived_ns is None or sent_ns is None else (sent_ns - arrived_ns) / 1e6
         ttft, tpot = (metrics[name]["value"] for name in ("time_to_first_token", "inter_token_latency"))
-        return Answer(ttft, tpot, true_ms)
+        return Answer(ttft, tpot, true_ms, first_stamp(" ".join(events)))
 
 
 class Guidellm:
@@ -114,10 +119,20 @@ class Guidellm:
         (benchmark,) = orjson.loads((folder / "out.json").read_bytes())["benchmarks"]
         # What it calls inter-token latency is TPOT; what it calls time per output token has the first token in it.
         found = [
-            Answer(answer["time_to_first_token_ms"], answer["inter_token_latency_ms"])
+            Answer(
+                answer["time_to_first_token_ms"],
+                answer["inter_token_latency_ms"],
+                stamp_ns=first_stamp(answer["output"]),
+            )
             for answer in benchmark["requests"]["successful"]
         ]
         return Report(found, used_s)
+
+
+def first_stamp(text: str) -> int | None:
+    """Return when the first token of the reference stream in `text` was written, monotonic ns."""
+    found = STAMP.search(text)
+    return int(found[1]) if found else None
 
 
 def peers() -> list[Peer]:

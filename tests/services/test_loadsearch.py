@@ -86,12 +86,13 @@ def test_a_search_with_too_few_requests_tries_longer_and_then_refuses_to_answer(
 ) -> None:
     runs = Runs(per_user_s=0.2)
     found = loadsearch.search(PLAN, tmp_path / "longer", runs, said.append, most=4)
-    assert [seconds for _, _, seconds in runs.made[:2]] == [10, 75]
+    assert [seconds for _, _, seconds in runs.made[:2]] == [10, 100]
     assert "only 4 requests began" in said[0]
     assert found["exit_code"] == 0
     runs = Runs(per_user_s=0.01)
     found = loadsearch.search(PLAN, tmp_path / "never", runs, said.append, most=4)
     assert found["exit_code"] == 4
+    assert max(seconds for _, _, seconds in runs.made) == 160
     assert "not measurable, too few requests" in found["search"]["small"]["sentence"]
 
 

@@ -13,8 +13,8 @@ reads lateness instead of guessing it. The model name or the JSON fields of the 
     ref-maxx100000          as fast as the connection takes them
     {"rate": 2000, "tokens": 400, "start_ms": 50, "spread": true}      the same as fields; rate 0 is "max"
 
-`max_tokens` cuts an answer short. `GET /log` lists the streams that ended: arrival, tokens, when the client left, and
-by how much the worst token was late against the asked pace.
+`max_tokens` cuts an answer short. `GET /log` lists the streams that ended: arrival, when the first token was written,
+tokens, when the client left, and by how much the worst token was late against the asked pace.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class Stream:
         phase = (server.streams * GOLDEN) % 1.0 if plan.spread else 0.0
         self.first_ns = self.arrival_ns + plan.start_ms * 1e6 + phase * self.gap_ns
         self.sent = 0
+        self.written_ns = 0  # of the first token
         self.late_ns = 0
         self.paused = False
         self.waiting = False  # paused, and no longer on the ticker
@@ -128,6 +129,7 @@ class Stream:
             if self.plan.rate:
                 now_ns = time.monotonic_ns()
                 self.connection.write(TOKEN % now_ns)
+                self.written_ns = self.written_ns or now_ns
                 self.late_ns = max(self.late_ns, now_ns - due_ns)
                 self.sent += 1
                 return int(due_ns + self.gap_ns)
@@ -155,7 +157,8 @@ class Stream:
         self.connection.stream = None
         self.server.open -= 1
         entry = {"model": self.model, "arrival_ns": self.arrival_ns, "tokens": self.sent, "closed_ns": closed_ns}
-        self.server.log.append({**entry, "end_ns": time.monotonic_ns(), "late_us": self.late_ns // 1000})
+        times = {"written_ns": self.written_ns, "end_ns": time.monotonic_ns(), "late_us": self.late_ns // 1000}
+        self.server.log.append({**entry, **times})
 
 
 class Connection(asyncio.Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -130,6 +131,8 @@ class Plan:
 
     def checked(self) -> Plan:
         """Return the plan itself; raise ValueError with one sentence where it cannot or may not be run."""
+        if not _finite(self.as_data()):
+            raise ValueError("Every number has to be finite.")
         for wrong, sentence in self._faults():
             if wrong:
                 raise ValueError(sentence)
@@ -171,7 +174,7 @@ class Plan:
             ),
             (not 1 <= self.workers <= caps.workers, f"From 1 to {caps.workers} workers."),
             (not 1 <= self.turns <= 100, "A conversation has 1 to 100 turns."),
-            (not 1 <= self.max_requests <= caps.requests, f"At most {caps.requests:,} requests in one run."),
+            (not 1 <= self.max_requests <= caps.requests, f"A run has 1 to {caps.requests:,} requests."),
             (not closed and most * count > caps.rate, f"At most {caps.rate:g} requests per second over all backends."),
             (not closed and expected > caps.requests, f"That would be {expected:,.0f} requests; see --max-requests."),
             (
@@ -208,6 +211,15 @@ def from_data(data: Mapping[str, Any]) -> Plan:
 
 def _numbers(behaviour: Behaviour) -> list[float]:
     return [getattr(behaviour, entry.name) for entry in fields(behaviour)]
+
+
+def _finite(value: Any) -> bool:
+    """Whether there is neither a NaN nor an infinity anywhere in plain data."""
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or isfinite(value)
 
 
 def _usable(target: Target) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -202,13 +202,8 @@ def from_file(text: str, default_tokens: int = 256) -> tuple[Question, ...]:
     `max_tokens` (or `output_tokens`). Of a conversation the first message of the user is taken, and the length of the
     answer that follows it. Raises ValueError that names the entry.
     """
-    stripped = text.lstrip()
-    if stripped.startswith("["):
-        entries: Iterable[Any] = json.loads(stripped)
-    else:
-        entries = (json.loads(line) for line in text.splitlines() if line.strip())
     questions = []
-    for number, entry in enumerate(entries, 1):
+    for number, entry in enumerate(_entries(text), 1):
         question = _question(entry, default_tokens)
         if question is None:
             raise ValueError(f"Entry {number} of the prompts has no prompt, messages or conversations.")
@@ -218,6 +213,18 @@ def from_file(text: str, default_tokens: int = 256) -> tuple[Question, ...]:
     if not questions:
         raise ValueError("The file of prompts is empty.")
     return tuple(questions)
+
+
+def _entries(text: str) -> Iterator[Any]:
+    whole = text.lstrip().startswith("[")
+    parts = [text] if whole else [line for line in text.splitlines() if line.strip()]
+    for number, part in enumerate(parts, 1):
+        try:
+            entry = json.loads(part)
+        except ValueError as error:
+            where = "The file of prompts" if whole else f"Line {number} of the prompts"
+            raise ValueError(f"{where} is not JSON ({error}).") from None
+        yield from entry if whole else [entry]
 
 
 def synthetic_text(random: Random, tokens: int) -> str:

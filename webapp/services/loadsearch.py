@@ -19,8 +19,8 @@ from webapp.core.loadsummary import COMPLETE
 from webapp.core.search import Search, Step
 from webapp.core.slo import Slo
 
-LONGER = 8.0
-SPARE = 1.5
+LONGER = 16.0
+SPARE = 2.0
 Run = Callable[[Plan, Path], dict[str, Any]]
 Say = Callable[[str], None]
 
@@ -71,8 +71,8 @@ def search(plan: Plan, folder: Path, run: Run, say: Say, most: int) -> dict[str,
         while not parts.stopped and (users := searching.following()) is not None:
             part = parts.run(replace(base, users=users), users)
             step = _step(part.summary, slug, users, limits)
-            if step.thin and base.duration_s == plan.duration_s and not parts.stopped:
-                base = _long_enough(base, limits, step.asked)
+            while step.thin and not parts.stopped and (longer := _longer(plan, base, step.asked)) != base:
+                base = longer
                 say(f"{slug}: {users} users, only {step.asked} requests began; again for {base.duration_s:.0f} s")
                 part = parts.run(replace(base, users=users), users)
                 step = _step(part.summary, slug, users, limits)
@@ -170,12 +170,13 @@ def _step(summary: dict[str, Any], slug: str, users: int, limits: Slo) -> Step:
     return Step(users, good, asked, summary["generator"]["verdict"] != "valid", asked < wanted(limits))
 
 
-def _long_enough(plan: Plan, limits: Slo, asked: int) -> Plan:
-    """Return a plan made so long that requests enough should begin within it, at most LONGER times."""
-    times = min(LONGER, max(2.0, SPARE * wanted(limits) / max(1, asked)))
+def _longer(plan: Plan, base: Plan, asked: int) -> Plan:
+    """Return `base` made so long that requests enough should begin within it; at most LONGER times what was planned."""
+    wished_s = base.duration_s * max(2.0, SPARE * wanted(plan.limits()) / max(1, asked))
+    times = min(wished_s, LONGER * plan.duration_s, plan.caps.duration_s) / base.duration_s
     return replace(
-        plan,
-        duration_s=min(plan.caps.duration_s, plan.duration_s * times),
-        warmup_s=plan.warmup_s * times,
-        cooldown_s=plan.cooldown_s * times,
+        base,
+        duration_s=base.duration_s * times,
+        warmup_s=base.warmup_s * times,
+        cooldown_s=base.cooldown_s * times,
     )

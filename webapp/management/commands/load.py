@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 from argparse import ArgumentParser
+from math import isfinite, nan
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from django.core.management import call_command
@@ -34,7 +36,8 @@ LOADS = ("users", "rate", "ramp", "steps", "stages", "trace")
 DURATION_S = 30.0
 LOOK_S = 0.5
 SAY_EVERY = 4  # looks
-REASONS = """exit codes: 0 pass, 1 errors in the run, 3 SLO missed, 4 not measurable"""
+REASONS = "Exit codes: 0 pass, 1 errors in the run, 2 not run, 3 SLO missed, 4 not measurable."
+REFUSED = 2
 
 
 class Command(BaseCommand):
@@ -87,11 +90,12 @@ class Command(BaseCommand):
             self._again(options["what"], options["out"])
             return
         _prepare_database()
-        signal.signal(signal.SIGTERM, _as_interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores SIGINT for what it starts in the background
+            signal.signal(number, _as_interrupt)
         try:
             code = self._load(options)
         except Refusal as refused:
-            raise CommandError(str(refused)) from None
+            raise CommandError(str(refused), returncode=REFUSED) from None
         except KeyboardInterrupt:
             code = 1
         sys.exit(code)
@@ -102,6 +106,7 @@ class Command(BaseCommand):
             raise Refusal("Name a backend: --backend SLUG; see: manage.py backend list")
         if unknown := [slug for slug in slugs if queries.backend(slug) is None]:
             raise Refusal(f"There is no backend {unknown[0]!r}; see: manage.py backend list")
+        _check_folder(options["out"])
         with whereabouts(slugs, options["wire"], options["url"]) as where:
             if options["what"] == "search":
                 summary = self._search(options, where)
@@ -119,6 +124,8 @@ class Command(BaseCommand):
     def _search(self, options: dict[str, Any], where: Where) -> dict[str, Any]:
         if not options["slo"]:
             raise Refusal("A search needs an --slo, such as voice or 'ttft:500 tpot:50'.")
+        if moved := [f"--{name}" for name in LOADS if name != "users" and options[name]]:
+            raise Refusal(f"A search moves the number of users itself; leave {' and '.join(moved)} out.")
         made, keys = plan(_wishes(options), where)
 
         def run(step: Plan, folder: Path) -> dict[str, Any]:
@@ -166,7 +173,7 @@ class Command(BaseCommand):
         """Make files of results that are there."""
         summary, charts, _ = load.results(out)
         if not summary:
-            raise CommandError(f"{out} holds no results of a load test.")
+            raise CommandError(f"{out} holds no results of a load test.", returncode=REFUSED)
         if what == "report":
             self._say(str(loadreport.write(out, summary, charts)))
             return
@@ -192,11 +199,11 @@ def _wishes(options: dict[str, Any]) -> Wishes:
     if options["stages"] and options["duration"]:
         raise Refusal("--stages say how long the run is; leave --duration out.")
     rate = _number(options["rate"], "--rate") if options["rate"] else None
-    users = _number(options["users"], "--users") if options["users"] else None
+    users = _whole(options["users"], "--users") if options["users"] else None
     return Wishes(
         backends=tuple(options["backend"]),
         wire=options["wire"],
-        users=None if users is None else round(users),
+        users=users,
         rate=rate,
         arrival=options["arrival"],
         cv=options["cv"],
@@ -229,17 +236,36 @@ def _loads(options: dict[str, Any]) -> list[float]:
     text = options["rate"] or options["users"]
     if not text:
         raise Refusal("A sweep needs --users 1,2,4,… or --rate 1,2,4,….")
-    return [_number(part, "--users or --rate") for part in text.split(",")]
+    if options["rate"]:
+        return [_number(part, "--rate") for part in text.split(",")]
+    return [float(_whole(part, "--users")) for part in text.split(",")]
 
 
 def _number(text: str, name: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if value < 0:
-        raise Refusal(f"{name} wants a number, not {text!r}.")
+        value = nan
+    if not isfinite(value) or value < 0:
+        raise Refusal(f"{name} wants a number from 0 up, not {text!r}.")
     return value
+
+
+def _whole(text: str, name: str) -> int:
+    value = _number(text, name)
+    if value != round(value):
+        raise Refusal(f"{name} wants a whole number, not {text!r}.")
+    return round(value)
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse at once where results could not be written in the end."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise Refusal(f"Nothing can be written into --out {path}: {error.strerror}.") from None
 
 
 def _progress(line: dict[str, Any]) -> str:
@@ -260,7 +286,9 @@ def _prepare_database() -> None:
             call_command("migrate", verbosity=0)
         seed()
     except (DatabaseError, OSError) as error:
-        raise CommandError(f"The database cannot be written ({error}); set VAR_DIR to another folder.") from None
+        raise CommandError(
+            f"The database cannot be written ({error}); set VAR_DIR to another folder.", returncode=REFUSED
+        ) from None
 
 
 def _as_interrupt(*_: Any) -> None:
