@@ -19,8 +19,13 @@ SERIES: list[dict[str, Any]] = [
     for t in range(20)
 ]  # fmt: skip
 BARS = {"a": [(1, 2, 5), (2, 4, 6)], "b": [(100, 200, 3)]}
-POINTS = [{"backend": "a", "load": k, "interactivity": 100 / k, "throughput": 90 * k} for k in (1, 2, 4)]
-STEPS = [{"backend": "a", "load": k, "attainment": 1 / k, "low": 0.9 / k, "high": 1.0} for k in (1, 2)]
+POINTS = [
+    {"backend": "a", "load": k, "interactivity": 100 / k, "throughput": 90 * k, "verdict": "valid"} for k in (1, 2, 4)
+]
+STEPS = [
+    {"backend": "a", "load": k, "attainment": 1 / k, "low": 0.9 / k, "high": 1.0, "limited": k == 2, "thin": False}
+    for k in (1, 2)
+]
 SPECS = {
     "percentiles": charts.percentiles_over_time(SERIES, ["a", "b"]),
     "rate": charts.rate_over_time(SERIES, ["a", "b"]),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from webapp.core.generator import VALID
+
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 # Okabe and Ito's colours (2008), told apart with any kind of colour vision; black and yellow left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F4A00", "#5B5B5B")
@@ -23,6 +25,8 @@ SERIES_TITLES = {
     "requests_per_s": "answers per second",
     "errors_per_s": "errors per second",
 }
+DECADES = [10**power for power in range(-2, 7)]
+ANSWERS = {False: "measured", True: "not measurable"}
 WIDTH, HEIGHT = 560, 220
 Spec = dict[str, Any]
 
@@ -97,25 +101,31 @@ def distribution(bars: Mapping[str, Sequence[Sequence[float]]], figure: str) -> 
 
 
 def throughput_against_interactivity(points: Iterable[Mapping[str, Any]], slugs: Sequence[str]) -> Spec:
-    """Return the trade of a sweep: output tokens per second of all users against tokens per second of each.
+    """Return the trade of a sweep: output tokens per second of all users against tokens per second of each, both on
+    logarithmic axes, for machines differ by orders of magnitude.
 
-    `points` hold `backend`, `load` (users or requests per second), `interactivity`, `throughput`.
+    `points` hold `backend`, `load` (users or requests per second), `interactivity`, `throughput`, `verdict`.
     """
-    rows = [dict(point) for point in points if point["interactivity"] and point["throughput"]]
+    rows = [
+        {**point, "answer": ANSWERS[point["verdict"] != VALID]}
+        for point in points
+        if point["interactivity"] and point["throughput"]
+    ]
+    log = {"scale": {"type": "log", "nice": True}, "axis": {"format": "~s", "values": DECADES}}
     encoding = {
-        "x": _axis("interactivity", "tokens per second of one user (1000 / TPOT p50)"),
-        "y": _axis("throughput", "output tokens per second of all users"),
+        "x": _axis("interactivity", "tokens/s of one user (1000 / TPOT p50)", **log),
+        "y": _axis("throughput", "tokens/s of all users", **log),
         "color": _colour(slugs),
-        "order": {"field": "load", "type": "quantitative"},
     }
     label = {"text": {"field": "load", "type": "quantitative"}}
     return {
         **_frame("Throughput against interactivity", rows),
         "layer": [
-            {"mark": {"type": "line", "point": True}, "encoding": encoding},
+            {"mark": "line", "encoding": {**encoding, "order": {"field": "load", "type": "quantitative"}}},
+            _points(rows, encoding),
             {
                 "mark": {"type": "text", "align": "left", "dx": 6, "dy": -6, "fontSize": 10},
-                "encoding": {**{name: encoding[name] for name in ("x", "y", "color")}, **label},
+                "encoding": {**encoding, **label},
             },
         ],
     }
@@ -124,21 +134,37 @@ def throughput_against_interactivity(points: Iterable[Mapping[str, Any]], slugs:
 def attainment_over_load(points: Iterable[Mapping[str, Any]], slugs: Sequence[str], target: float) -> Spec:
     """Return the share of good requests over the number of users, with its interval and the target.
 
-    `points` hold `backend`, `load`, `attainment`, `low`, `high`.
+    `points` hold `backend`, `load`, `attainment`, `low`, `high`, `limited`, `thin`.
     """
-    rows = [dict(point) for point in points if point["attainment"] is not None]
-    x = _axis("load", "users")
-    scale = {"domain": [0, 1]}
-    y = _axis("attainment", "share of good answers", scale=scale, axis={"format": "%"})
-    interval = {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": _colour(slugs)}
+    rows = [
+        {**point, "answer": ANSWERS[point["limited"] or point.get("thin", False)]}
+        for point in points
+        if point["attainment"] is not None
+    ]
+    encoding = {
+        "x": _axis("load", "users", axis={"tickMinStep": 1}),
+        "y": _axis("attainment", "share of good answers", scale={"domain": [0, 1]}, axis={"format": "%"}),
+        "color": _colour(slugs),
+    }
+    interval = {**encoding, "y": {**encoding["y"], "field": "low"}, "y2": {"field": "high"}}
     return {
         **_frame("How many users?", rows),
         "layer": [
             {"mark": {"type": "rule", "opacity": 0.5}, "encoding": interval},
-            {"mark": {"type": "line", "point": True}, "encoding": {"x": x, "y": y, "color": _colour(slugs)}},
+            {"mark": "line", "encoding": encoding, "transform": [{"filter": f"datum.answer == '{ANSWERS[False]}'"}]},
+            _points(rows, encoding),
             {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"y": {"datum": target}}},
         ],
     }
+
+
+def _points(rows: Sequence[Mapping[str, Any]], encoding: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dots, and crosses where a measurement says nothing; they are explained only where there are any."""
+    unsure = any(row["answer"] == ANSWERS[True] for row in rows)
+    legend = {"title": None, "orient": "bottom"} if unsure else None
+    scale = {"domain": list(ANSWERS.values()), "range": ["circle", "cross"]}
+    shape = {"field": "answer", "type": "nominal", "scale": scale, "legend": legend}
+    return {"mark": {"type": "point", "filled": True, "size": 45}, "encoding": {**encoding, "shape": shape}}
 
 
 def _rows(

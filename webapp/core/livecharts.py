@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from webapp.core.charts import SCHEMA, Spec
+from webapp.core.charts import DECADES, SCHEMA, Spec
 
 HEIGHT = 120
 LABELS_PX = 46
 SECONDS = "datum.value + ' s'"
-DECADES = [10**k for k in range(-2, 7)]
 TIMES = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
 
 

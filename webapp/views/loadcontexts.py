@@ -15,7 +15,7 @@ from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.services import loadreport
 from webapp.services.runs import LETTERS
-from webapp.views.readouts import count_text, time_text
+from webapp.views.words import count_text, time_text
 
 PERCENTS = tuple(ENOUGH_FOR)
 FIGURES = (
@@ -49,8 +49,24 @@ def live(run: LoadRun) -> dict[str, Any]:
         "charts_url": reverse("load-live-charts", args=[run.id]),
         "steer_url": reverse("load-steer", args=[run.id]),
         "stop_url": reverse("load-stop", args=[run.id]),
-        "words": load_words(run.plan),
+        "words": words(run),
     }
+
+
+def words(run: LoadRun) -> str:
+    """Say how a run loads, or has loaded, its backends: one load, or several after each other."""
+    tried = tried_loads(run)
+    if not tried:
+        return load_words(run.plan)
+    unit = "requests/s" if run.mode == "rate" else "users"
+    return f"{', '.join(f'{load:g}' for load in sorted(tried))} {unit}, one run after the other"
+
+
+def tried_loads(run: LoadRun) -> set[float]:
+    """Return the loads of a sweep or a search, nothing for a single run."""
+    search = run.summary.get("search", {})
+    steps = [step for entry in search.values() for step in entry["steps"]] or run.summary.get("sweep", [])
+    return {step["load"] for step in steps}
 
 
 def targets(run: LoadRun) -> list[dict[str, str]]:
@@ -80,9 +96,9 @@ def row(run: LoadRun) -> dict[str, Any]:
     return {
         "id": run.id,
         "url": reverse("load-run", args=[run.id]),
-        "title": run.title or load_words(run.plan).capitalize(),
+        "title": run.title or words(run).capitalize(),
         "when": run.created_at,
-        "words": load_words(run.plan),
+        "words": words(run),
         "mix": run.plan.get("mix", ""),
         "duration": f"{run.plan.get('duration_s', 0):g} s",
         "state": run.state,
@@ -104,7 +120,7 @@ def result(run: LoadRun) -> dict[str, Any]:
     summary = run.summary
     found = {
         **live(run),
-        "title": run.title or load_words(run.plan).capitalize(),
+        "title": run.title or words(run).capitalize(),
         "when": run.created_at,
         "exit_code": run.exit_code,
         "facts": _facts(run),
@@ -165,6 +181,7 @@ def _table(target: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, A
     counts, share = block["requests"], block["attainment"]
     low, high = block["attainment_interval"] or (None, None)
     facts = [
+        *_shown_load(target["slug"], summary),
         ("answers", count_text(counts["ok"])),
         ("failed", count_text(counts["failed"])),
         ("answers/s", count_text(block["requests_per_s"])),
@@ -184,6 +201,16 @@ def _table(target: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, A
         for figure, label, define in FIGURES
     ]
     return {**target, "facts": facts, "rows": rows, "warnings": block["warnings"], "generator": block["generator"]}
+
+
+def _shown_load(slug: str, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say to which of several loads a backend's figures belong."""
+    if found := summary.get("search", {}).get(slug):
+        users = found["users"] or found["steps"][0]["load"]
+        return [("figures at", f"{users} user{'' if users == 1 else 's'}")]
+    loads = [point["load"] for point in summary.get("sweep", ()) if point["backend"] == slug]
+    unit = "requests/s" if summary["plan"]["mode"] == "rate" else "users"
+    return [("figures at", f"{loads[-1]:g} {unit}")] if loads else []
 
 
 def _left(block: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -232,7 +259,7 @@ def _generator(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(run: LoadRun) -> list[tuple[str, str]]:
     plan = run.plan
-    facts = [("", load_words(run.plan))] if run.title else []
+    facts = [("", words(run))] if run.title else []
     facts += [("mix", plan.get("mix", "")), ("over", WIRES.get(run.wire, run.wire))]
     if slo := (run.summary.get("slo") or {}).get("text") or plan.get("slo", ""):
         facts.append(("SLO", slo))
