@@ -4,8 +4,9 @@ One heap of absolute deadlines on the monotonic clock and one alarm for its earl
 have steps of 1 ms, and relative sleeps drift (3 to 4 % at 50 tokens/s, two thirds of a pace of 2,500
 lost), so the alarm is a Linux timerfd in the event loop, or a helper thread where there is none.
 It never rings sooner than FLOOR_NS after a tick: what falls due in between goes out together, which
-costs half the CPU at many streams. It rings LEAD_NS before the time, the rest is awaited awake: to be woken takes
-some 60 µs that vary, more than all that follows. Nothing accumulates: a late tick sends everything that is due.
+costs half the CPU at many streams. It rings before the time, by as long as this host takes to wake us (60 µs and more
+on a virtual machine, and never the same); the rest is awaited awake. Nothing accumulates: a late tick sends
+everything that is due.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 FLOOR_NS = 100_000
-LEAD_NS = 100_000  # costs a tenth of a core at 2,000 tokens/s, nothing when ticks are denser than FLOOR_NS
+LEAD_NS = 150_000  # at most: costs a fifth of a core at 2,000 tokens/s, nothing where ticks are denser than FLOOR_NS
+LEAD_DECAY = 0.995  # a tick: half in 70 ms at that pace
 
 Fire = Callable[[int], int | None]
 """Called with the time; returns when it wants to be called again (ns), None when it is over."""
@@ -65,13 +67,14 @@ class Pacer:
         make_alarm: "Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Alarm] | None" = None,
         now_ns: Callable[[], int] = time.monotonic_ns,
         floor_ns: int = FLOOR_NS,
-        lead_ns: int = 0,
+        most_lead_ns: int = 0,
     ) -> None:
         self.now_ns = now_ns
         self.active = 0
         self._loop = loop
         self._floor_ns = floor_ns
-        self._lead_ns = lead_ns
+        self._most_lead_ns = most_lead_ns
+        self._lead_ns = 0
         self._heap: list[tuple[int, int, Appointment]] = []
         self._order = 0  # ties in due time go by age; also keeps appointments from being compared
         self._armed_ns: int | None = None
@@ -100,7 +103,7 @@ class Pacer:
 
     def tick(self) -> None:
         """Call everything that is due and set the alarm for the next."""
-        self._armed_ns = None
+        self._learn_lead()
         limit_ns = self._awaited_ns()
         while self._heap and self._heap[0][0] <= limit_ns:
             appointment = heappop(self._heap)[2]
@@ -117,6 +120,13 @@ class Pacer:
                 self._push(max(again_ns, limit_ns + 1), appointment)
         self._earliest_ns = self.now_ns() + self._floor_ns
         self._arm()
+
+    def _learn_lead(self) -> None:
+        """Wake up the next times by as much earlier as this time was late, and a quarter more."""
+        if self._armed_ns is not None:
+            late_ns = self.now_ns() - self._armed_ns
+            self._lead_ns = min(self._most_lead_ns, max(late_ns * 5 // 4, int(self._lead_ns * LEAD_DECAY)))
+        self._armed_ns = None
 
     def _awaited_ns(self) -> int:
         """Return the time, once the earliest appointment is due if it is within the lead."""

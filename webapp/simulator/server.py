@@ -68,7 +68,7 @@ class Simulator:
 
     async def run(self, app: web.Application) -> AsyncIterator[None]:
         """Give every engine its clock for as long as the server runs."""
-        pacer = app[PACER] = Pacer(asyncio.get_running_loop(), lead_ns=LEAD_NS)
+        pacer = app[PACER] = Pacer(asyncio.get_running_loop(), most_lead_ns=LEAD_NS)
         app[DRIVERS] = {
             slug: Driver(engine, pacer, Metrics(), self._profiles[slug].serving.max_sequences)
             for slug, engine in self._engines.items()
