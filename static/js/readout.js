@@ -1,6 +1,7 @@
 // Read-outs: fresh values go into the nodes that are there, so that focus, hover and an open definition survive five refreshes a second.
 // While a replay shows another moment, a stand-in is on the page and the fresh values go to the original behind it.
 
+const MARKS = ["data-estimated", "data-weak"];
 const frozen = new Map(); // element id → the original that a stand-in replaces
 
 /** Our own figures; the server's are under one key and come as a block. */
@@ -21,7 +22,7 @@ export function patch(target, fresh) {
     if (old[i].dataset.key !== figure.dataset.key) rename(old[i], figure);
     setText(old[i].querySelector(".num"), figure.querySelector(".num").textContent);
     setText(old[i].querySelector(".unit"), figure.querySelector(".unit").textContent);
-    old[i].toggleAttribute("data-estimated", figure.hasAttribute("data-estimated"));
+    for (const mark of MARKS) old[i].toggleAttribute(mark, figure.hasAttribute(mark));
   });
   const phases = current.querySelector(".phases");
   const freshPhases = fresh.querySelector(".phases");
@@ -64,6 +65,7 @@ export function freeze(laneId, values) {
     setText(figure.querySelector(".num"), value.text);
     if (value.unit !== undefined) setText(figure.querySelector(".unit"), value.unit);
     figure.toggleAttribute("data-estimated", Boolean(value.estimated));
+    figure.removeAttribute("data-weak");
   }
 }
 

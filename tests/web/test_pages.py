@@ -192,6 +192,9 @@ def test_a_turns_page_shows_its_marks_settings_and_versions(rows: None) -> None:
     assert f"{(sent - run.lanes[0].origin_ns) / 1e6:.3f} ms" in page
     for fact in ("<dt>max tokens</dt><dd>7</dd>", "<dt>aiohttp</dt>", "<dt>first token</dt>", "a source"):
         assert fact in page
+    for key in ("icl_p99", "tpot"):  # nine tokens within 50 ms
+        assert f'data-key="{key}" data-weak' in page
+    assert 'data-key="ttft" data-weak' not in page
 
 
 def test_a_turn_of_a_server_that_stamps_its_writes_says_how_far_off_our_figures_are(rows: None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from webapp.services.lanes import Lane
 from webapp.services.runs import truth_of
 from webapp.services.turns import LiveTurn
-from webapp.views.readouts import NA, time_text
+from webapp.views.words import NA, time_text
 
 # What the simulator names, in words. A step is shared by all that are being answered in it.
 WORDS = {
@@ -24,7 +24,7 @@ WORDS = {
     "kv": "reading the KV cache",
     "communication": "between chips",
     "sequences": "work per sequence",
-    "overhead": "fixed work per step",
+    "overhead": "fixed work",
 }
 LEAST_SHARE = 0.005  # what rounds to 0 % explains nothing
 NAMED = 2  # in the summary

@@ -14,7 +14,7 @@ from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.views import loadcontexts as contexts
 from webapp.views.loadcontexts import time_words
-from webapp.views.readouts import NA
+from webapp.views.words import NA
 
 COMPARED = (("ttft", 50), ("ttft", 95), ("icl", 95), ("e2e", 50))
 

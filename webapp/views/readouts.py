@@ -1,4 +1,4 @@
-"""Figures as people read them: every number gets its text, its unit and the key of its definition here, nowhere else.
+"""A lane's figures as people read them: each gets its text, its unit and the key of its definition here.
 
 Works alike on lanes that run and on lanes made again from stored rows.
 """
@@ -6,73 +6,33 @@ Works alike on lanes that run and on lanes made again from stored rows.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from webapp.core.errors import Outcome
 from webapp.core.scenario import Scenario
+from webapp.core.stats import ENOUGH_FOR, Summary
 from webapp.core.timing import Figures
 from webapp.services.lanes import Lane
 from webapp.services.runs import caption_lags_ms
 from webapp.services.turns import LiveTurn
+from webapp.views.phases import phases
+from webapp.views.words import NA, NOT_YET, count_text, time_text
 
-NA = "n/a"
-NOT_YET = "–"
-THIN = "\u2009"
 NS_PER_MS = 1_000_000
 WINDOW_NS = 1_000_000_000
-LEAST_WORDED = 10  # thousandths
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
+    """A number as it is shown. `weak` where too few samples, or too short a time, stand behind it: it is greyed."""
+
     key: str
     label: str
     text: str
     unit: str = ""
     estimated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A part of an answer's time; `x` and `width` in thousandths of the lane's own total. Not `known`: hatched."""
-
-    key: str
-    label: str
-    text: str
-    x: int
-    width: int
-    known: bool
-
-    @property
-    def worded(self) -> bool:
-        """Whether it is named below the bar: what is under 1 % there would only take room from the rest."""
-        return self.width >= LEAST_WORDED
-
-
-def time_text(ms: float | None, missing: str = NA) -> tuple[str, str]:
-    """Return a time's digits and unit, three significant digits, at most six characters."""
-    if ms is None:
-        return missing, ""
-    if ms < 9.995:
-        return f"{ms:.2f}", "ms"
-    if ms < 99.95:
-        return f"{ms:.1f}", "ms"
-    if ms < 999.5:
-        return f"{ms:.0f}", "ms"
-    if ms < 9_995:
-        return f"{ms / 1000:.2f}", "s"
-    return f"{ms / 1000:.1f}", "s"
-
-
-def count_text(value: float | None, missing: str = NA) -> str:
-    """Return a count or a rate: "55.2", "2059", "12 059", "n/a". Four digits stand together, as in any table."""
-    if value is None:
-        return missing
-    if value < 99.95 and value != int(value):
-        return f"{value:.1f}"
-    return f"{value:.0f}" if value < 9_999.5 else f"{value:,.0f}".replace(",", THIN)
+    weak: bool = False
 
 
 def readout(lane_id: str, lane: Lane | None, scenario: Scenario | None, now_ns: int) -> dict[str, Any]:
@@ -116,9 +76,11 @@ def _speed(lane: Lane | None, figures: Figures | None, now_ns: int, missing: str
     if lane is None or figures is None:
         return Figure("tok_s", "tok/s", missing)
     if lane.ended:
-        return Figure("tok_s", "tok/s", count_text(figures.tok_s), "", figures.tpot_estimated and bool(figures.tok_s))
+        known = figures.tok_s is not None
+        estimated = known and figures.tpot_estimated
+        return Figure("tok_s", "tok/s", count_text(figures.tok_s), "", estimated, known and figures.short)
     rate = _rate_so_far(lane.turns[-1], now_ns)
-    return Figure("tok_s", "tok/s", count_text(rate, missing), "", rate is not None)
+    return Figure("tok_s", "tok/s", count_text(rate, missing), "", rate is not None, rate is not None and figures.short)
 
 
 def _rate_so_far(turn: LiveTurn, now_ns: int) -> float | None:
@@ -164,9 +126,9 @@ def _secondary(lane: Lane | None, figures: Figures | None, now_ns: int, missing:
     return [
         _time("ttfo", "TTFO", figures.ttfo_ms, missing),
         _time("thinking", "Thinking", figures.thinking_ms, missing),
-        _time("tpot", "TPOT", figures.tpot_ms if ended else None, missing, figures.tpot_estimated),
-        _time("icl_p50", "Gap p50", gaps.p50 if gaps else None, missing),
-        _time("icl_p99", "Gap p99", gaps.p99 if gaps else None, missing),
+        _time("tpot", "TPOT", figures.tpot_ms if ended else None, missing, figures.tpot_estimated, figures.short),
+        _time("icl_p50", "Gap p50", gaps.p50 if gaps else None, missing, weak=_few(gaps, 50)),
+        _time("icl_p99", "Gap p99", gaps.p99 if gaps else None, missing, weak=_few(gaps, 99)),
         Figure("tok_s_window", "tok/s, 1 s", count_text(window, NOT_YET), "", window is not None),
         Figure("tok_s_e2e", "tok/s e2e", count_text(overall, missing), "", overall is not None and not by_usage),
         Figure("output_tokens", "Tokens", count_text(tokens, missing), "", tokens is not None and not by_usage),
@@ -191,9 +153,13 @@ _SECONDARY = (
 )
 
 
-def _time(key: str, label: str, ms: float | None, missing: str, estimated: bool = False) -> Figure:
+def _time(key: str, label: str, ms: float | None, missing: str, estimated: bool = False, weak: bool = False) -> Figure:
     text, unit = time_text(ms, missing)
-    return Figure(key, label, text, unit, estimated and ms is not None)
+    return Figure(key, label, text, unit, estimated and ms is not None, weak and ms is not None)
+
+
+def _few(gaps: Summary | None, percent: int) -> bool:
+    return gaps is not None and gaps.n < ENOUGH_FOR[percent]
 
 
 def _per_chunk(figures: Figures, missing: str, by_usage: bool) -> Figure:
@@ -205,75 +171,7 @@ def _per_chunk(figures: Figures, missing: str, by_usage: bool) -> Figure:
 def _cost(figures: Figures, missing: str) -> Figure:
     if figures.cost_usd is None:
         return Figure("cost", "Cost", missing)
-    return Figure("cost", "Cost", f"{figures.cost_usd:.4f}", "$")
-
-
-def phases(lane: Lane, now_ns: int) -> list[Phase]:
-    """Return where the lane's time went, in order, from connection set-up to the last text.
-
-    The wait for the first token is split into network, queue and prefill only where the server reported its own
-    times; otherwise it is one phase that is not known further.
-    """
-    parts: list[tuple[str, str, float, bool]] = []
-    for turn in lane.turns:
-        parts += _phases_of(turn, now_ns)
-    merged: dict[str, tuple[str, float, bool]] = {}
-    for key, label, ms, known in parts:
-        before = merged.get(key, (label, 0.0, True))
-        merged[key] = (label, before[1] + ms, before[2] and known)
-    if tools := _tool_ms(lane):
-        merged["tool"] = ("tools", tools, True)
-    total = sum(ms for _, ms, _ in merged.values())
-    return list(_laid_out(merged.items(), total)) if total > 0 else []
-
-
-def _laid_out(items: Iterable[tuple[str, tuple[str, float, bool]]], total: float) -> Iterable[Phase]:
-    at = 0.0
-    for key, (label, ms, known) in items:
-        text, unit = time_text(ms)
-        x, end = round(at / total * 1000), round((at + ms) / total * 1000)
-        yield Phase(key, label, f"{text} {unit}", x, end - x, known)
-        at += ms
-
-
-def _phases_of(turn: LiveTurn, now_ns: int) -> list[tuple[str, str, float, bool]]:
-    marks = turn.marks
-    found = []
-    if marks.connect is not None and marks.connected is not None:
-        found.append(("connect", "connect", (marks.connected - marks.connect) / NS_PER_MS, True))
-    if marks.sent is None:
-        return found
-    until = marks.end if marks.end is not None else now_ns
-    wait_ms = ((marks.first_token or until) - marks.sent) / NS_PER_MS
-    found += _wait(turn, wait_ms)
-    if marks.first_token is None:
-        return found
-    last = marks.last_token or until
-    answer = marks.first_output if marks.first_output is not None else last
-    if answer > marks.first_token:
-        found.append(("think", "think", (answer - marks.first_token) / NS_PER_MS, True))
-    if last > answer:
-        found.append(("answer", "answer", (last - answer) / NS_PER_MS, True))
-    return found
-
-
-def _wait(turn: LiveTurn, wait_ms: float) -> list[tuple[str, str, float, bool]]:
-    times = turn.meter.server_times.get("Cerebras") or turn.meter.server_times.get("Groq", {})
-    queue, prompt = times.get("queue_time"), times.get("prompt_time")
-    if not isinstance(queue, int | float) or not isinstance(prompt, int | float):
-        return [("prefill", "wait", wait_ms, False)]
-    api = times.get("api_time", 0)  # the simulator's own: what lies before its queue
-    queue_ms, prompt_ms, api_ms = queue * 1000, prompt * 1000, api * 1000 if isinstance(api, int | float) else 0.0
-    rest = wait_ms - queue_ms - prompt_ms - api_ms
-    if min(queue_ms, prompt_ms, api_ms, rest) < 0:  # its clock and ours do not fit together: show what we know
-        return [("prefill", "wait", wait_ms, False)]
-    split = (("network", rest), ("front end", api_ms), ("queue", queue_ms), ("prefill", prompt_ms))
-    return [(name.replace(" ", "-"), name, ms, True) for name, ms in split if ms or name != "front end"]
-
-
-def _tool_ms(lane: Lane) -> float:
-    begun = [state.step for state in lane.pauses if state.name == "tool"]
-    return sum(lane.steps[step].tool_ms for step in begun if step < len(lane.steps))
+    return Figure("cost", "Cost", f"{figures.cost_usd:.{4 if figures.cost_usd >= 0.001 else 6}f}", "$")
 
 
 def server_block(turn: LiveTurn) -> dict[str, Any] | None:

@@ -23,7 +23,8 @@ from webapp.services.scenarios import scenarios
 from webapp.views import contexts
 from webapp.views.backends import is_operator
 from webapp.views.follower import FIGURES_ON_WIRE, strip_marks
-from webapp.views.readouts import NA, Figure, readout, time_text
+from webapp.views.readouts import Figure, readout
+from webapp.views.words import NA, time_text
 
 PER_PAGE = 20
 PROMPT_CHARS = 160
