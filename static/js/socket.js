@@ -9,6 +9,7 @@ const HTMX_RECONNECTS = [1006, 1011, 1012, 1013];
 const GIVE_UP = { 4003: "The server refused this page. Reload it to try again.", 4008: "The server closed the connection after too many bad messages. Reload the page." };
 const TOO_LONG = 1009;
 const EXPLAINED = { [TOO_LONG]: "That was longer than the server takes in one message, so nothing was sent. Shorten the prompt and press Run again." };
+const READOUT = /^\s*<div id="readout-/;
 const KEYED = ["run", "rerun"];            // a repeated press carries the same key until the server has answered
 
 function randomKey() {
@@ -34,6 +35,7 @@ export class Socket extends EventTarget {
     this.held = null;
     this.excuse = "";                      // why the connection was lost, said once it is back: the page's notice comes anew then
     this.keys = new Map();
+    this.parser = new DOMParser();
     window.htmx.config.wsReconnectDelay = () => reconnectDelay(this.attempt) * 1000;
     this.listen();
   }
@@ -88,7 +90,8 @@ export class Socket extends EventTarget {
   onMessage(event) {
     const { message } = event.detail;
     if (typeof message !== "string" || message[0] !== "{") {
-      this.focusId = document.activeElement?.id ?? "";
+      if (this.patched(message)) event.preventDefault();
+      else this.focusId = document.activeElement?.id ?? "";
       return;
     }
     event.preventDefault();                // htmx must not parse it
@@ -96,6 +99,14 @@ export class Socket extends EventTarget {
     if (data.type === "attached") this.onAttached();
     if (data.type === "run" || data.type === "error") this.keys.clear();
     this.tell("json", data);
+  }
+
+  /** A read-out comes twenty times a second: it is put into its place here, without a swap. True where that was done. */
+  patched(message) {
+    if (!READOUT.test(message)) return false;
+    const fresh = this.parser.parseFromString(message, "text/html").body.firstElementChild;
+    const target = document.getElementById(fresh.id);
+    return Boolean(target) && this.patch(target, fresh);
   }
 
   onAttached() {

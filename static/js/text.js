@@ -2,6 +2,8 @@
 // A long answer is cut into blocks, so that a frame lays out the last block only: at the ends of its lines, and where a
 // text has none for long, at a place where the browser had wrapped it anyway.
 
+import { nextFrame } from "./frames.js";
+
 const BLOCK_CHARS = 800;
 const FRAME_CHARS = 16000; // per lane and frame: a backlog from a hidden tab is caught up without a long frame
 
@@ -187,8 +189,9 @@ export class TextPane {
   constructor(recording) {
     this.recording = recording;
     this.lanes = new Map();   // id → {text, follow, host, written}
-    this.asked = 0;
-    document.addEventListener("visibilitychange", () => { this.asked = 0; this.wake(); });
+    this.timer = 0;
+    this.work = () => this.frame();
+    document.addEventListener("visibilitychange", () => this.wake());
   }
 
   /** Bind to the boxes that are on the page now. A final answer is the server's: it is left alone. */
@@ -212,10 +215,9 @@ export class TextPane {
   }
 
   wake() {
-    if (this.asked) return;
-    const work = () => { this.asked = 0; this.frame(); };
+    if (!document.hidden) nextFrame(this.work);
     // A hidden page gets no frames: a slow timer keeps the text moving there.
-    this.asked = document.hidden ? setTimeout(work, 250) : requestAnimationFrame(work);
+    else this.timer ||= setTimeout(() => { this.timer = 0; this.frame(); }, 250);
   }
 
   frame() {

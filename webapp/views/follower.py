@@ -74,6 +74,7 @@ class Follower:
         self._versions = dict(arena.versions)
         self._done_run = ""
         self._sequence = 0
+        self._rendering: tuple[Position, asyncio.Future[str]] | None = None
 
     def wake(self, urgent: bool) -> None:
         """Watcher of the arena: there may be something new, `urgent` if it should not wait for the next frame."""
@@ -217,8 +218,7 @@ class Follower:
             if self._html:
                 answer = await in_renderer(contexts.answer, lane.id, lane)
                 await self._send_html("arena/_answer.html", {"answer": answer})
-                figures = await in_renderer(readout, lane.id, lane, self.arena.ask.scenario, now_ns())
-                await self._send_html("arena/_readout.html", {"readout": figures})
+                await self._send(await in_renderer(_readout_html, lane, self.arena.ask.scenario, now_ns()))
 
     def _end_frame(self, lane: Lane) -> dict[str, Any]:
         figures = lane.turns[-1].figures().as_dict() if lane.turns else {}
@@ -262,12 +262,27 @@ class Follower:
         await self._send(await in_renderer(render_to_string, template, context))
 
     async def _send_readouts(self) -> None:
+        """Send the read-out that has been rendered and have the next one rendered: text waits for neither."""
         if not self._html:
             return
-        for position in self._known():
-            at_ns = now_ns()
-            if position.lane.ended or at_ns - position.readout_ns < READOUT_NS:
-                continue
-            position.readout_ns = at_ns
-            figures = readout(position.lane.id, position.lane, self.arena.ask.scenario, at_ns)
-            await self._send_html("arena/_readout.html", {"readout": figures})
+        if self._rendering is not None and self._rendering[1].done():
+            (position, rendered), self._rendering = self._rendering, None
+            if not position.ended:  # its last read-out has been sent
+                await self._send(rendered.result())
+        if self._rendering is None and (oldest := self._overdue()) is not None:
+            oldest.readout_ns = now_ns()
+            work = in_renderer(_readout_html, oldest.lane, self.arena.ask.scenario, oldest.readout_ns)
+            rendered = asyncio.ensure_future(work)
+            rendered.add_done_callback(lambda _: self.wake(False))
+            self._rendering = (oldest, rendered)
+
+    def _overdue(self) -> Position | None:
+        """Return the running lane whose read-out is the oldest, None where all are fresh. One at a time, so that the
+        page's work for them is spread over its frames."""
+        running = [position for position in self._known() if not position.lane.ended]
+        oldest = min(running, key=lambda position: position.readout_ns, default=None)
+        return oldest if oldest is not None and now_ns() - oldest.readout_ns >= READOUT_NS else None
+
+
+def _readout_html(lane: Lane, scenario: Scenario | None, at_ns: int) -> str:
+    return render_to_string("arena/_readout.html", {"readout": readout(lane.id, lane, scenario, at_ns)})
