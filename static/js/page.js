@@ -32,6 +32,11 @@ function lanesShown() {
   return laneCards().map((card) => ({ id: card.dataset.lane, letter: card.dataset.letter, slug: card.querySelector("select").value }));
 }
 
+/** "A", "A and B", "A, B and C". */
+function list(names) {
+  return names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names[0];
+}
+
 class Arena {
   constructor(element) {
     this.element = element;
@@ -118,6 +123,7 @@ class Arena {
     if (lane.steps === 1) this.load.laneEnded(lane.id, $(`lane-${lane.id}`)?.querySelector("select").value, lane.end.figures.ttft_ms);
     const did = { done: "finished", stopped: "was stopped" }[message.outcome] ?? "failed";
     this.say(`Lane ${lane.letter} ${did} after ${words(message.at_us - lane.zero)}.`);
+    this.showProgress();
     this.strip.wake();
     this.replay.sync();
   }
@@ -136,6 +142,14 @@ class Arena {
   }
 
   say(sentence) { if (!this.catchingUp && sentence) announce(sentence); }
+
+  /** Until there is a verdict: who was first, and whom it waits for. */
+  showProgress() {
+    const line = document.querySelector(".verdict-wait:not(.spoken)");
+    const first = this.recording.first();
+    const waiting = [...this.recording.lanes.values()].filter((lane) => !lane.end).map((lane) => lane.letter);
+    if (line && first && waiting.length) line.textContent = `${first.letter} done after ${words(first.took)}, waiting for ${list(waiting)}`;
+  }
 
   sayVerdict() {
     const { state } = $("verdict").dataset;

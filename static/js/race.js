@@ -3,6 +3,7 @@
 
 import { Axis, tickWords, words } from "./axis.js";
 import { Bins } from "./bins.js";
+import { nextFrame } from "./frames.js";
 
 const LETTERS = "ABCDEFGH";
 /** Line pattern per letter, in px: the second way, beside colour, to tell lanes apart. The same as in layout of .lane-line. */
@@ -16,12 +17,13 @@ export class RaceStrip {
   /** `rows()` gives the lanes to draw, also before any run: [{id, letter, label}]. */
   constructor(canvas, recording, rows) {
     this.canvas = canvas;
+    this.c = canvas.getContext("2d", { alpha: false });  // what is opaque is cheaper to put under the rest of the page
     this.recording = recording;
     this.rows = rows;
     this.axis = new Axis({ still: reduced.matches });
     this.bins = new Map();
     this.moment = null;      // µs shown by a replay, null = all there is
-    this.asked = false;
+    this.frame = () => this.draw();
     this.probe = document.createElement("span");
     this.probe.className = "probe";
     canvas.after(this.probe);
@@ -64,11 +66,7 @@ export class RaceStrip {
     this.wake();
   }
 
-  wake() {
-    if (this.asked) return;
-    this.asked = true;
-    requestAnimationFrame(() => { this.asked = false; this.draw(); });
-  }
+  wake() { nextFrame(this.frame); }
 
   draw() {
     if (!this.width) return;
@@ -86,13 +84,13 @@ export class RaceStrip {
   paint(edge) {
     const rows = this.rows();
     const wide = this.width >= 700;
-    this.left = this.width >= 1100 ? 200 : wide ? 150 : 34;
+    this.left = this.width >= 1000 ? 200 : wide ? 150 : 34;
     this.plot = Math.max(50, Math.floor(this.width - this.left - (wide ? 96 : 74)));
     this.row = rows.length ? (this.height - HEAD) / rows.length : 0;
-    const c = this.canvas.getContext("2d");
-    this.c = c;
+    const { c } = this;
     c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
-    c.clearRect(0, 0, this.width, this.height);
+    c.fillStyle = this.paper;
+    c.fillRect(0, 0, this.width, this.height);
     this.drawAxis();
     this.drawSpeech();
     this.drawBudget();
@@ -320,7 +318,7 @@ export class RaceStrip {
     c.textAlign = "left";
     c.fillStyle = this.ink;
     this.type(14, 600);
-    c.fillText(words(total(lane) ?? at), x + 17, y + 0.5);
+    c.fillText(words(lane.took), x + 17, y + 0.5);
   }
 
   drawMoment() {
@@ -345,12 +343,6 @@ export class RaceStrip {
     c.textAlign = "center";
     c.fillText(text, at + wide / 2, 9.5);
   }
-}
-
-/** The whole answer's time as the read-out gives it: from the request, where the strip's zero is before the connection. */
-function total(lane) {
-  const ms = lane.steps === 1 && lane.end.outcome === "done" ? lane.end.figures.e2e_ms : null;
-  return ms == null ? null : ms * 1000;
 }
 
 function clip(c, text, width) {

@@ -46,6 +46,12 @@ class LaneRecord {
   }
 
   get state() { return this.end ? endState(this.end.outcome) : this.states.at(-1)?.state ?? "waiting"; }
+  /** How long the whole answer took, µs: as the read-out gives it, from the request, where that is known. */
+  get took() {
+    const ms = this.steps === 1 && this.end.outcome === "done" ? this.end.figures.e2e_ms : null;
+    return ms == null ? this.end.at - this.zero : ms * 1000;
+  }
+
   get failed() { return this.end !== null && FAILED.has(this.end.outcome); }
 }
 
@@ -125,10 +131,16 @@ export class Recording {
     return this.lag === Infinity ? 0 : Math.max(0, performance.now() * 1000 - this.lag);
   }
 
+  /** The lane that finished its whole answer first, null while none has. */
+  first() {
+    const done = [...this.lanes.values()].filter((lane) => lane.end?.outcome === "done");
+    return done.reduce((best, lane) => (!best || lane.end.at - lane.zero < best.end.at - best.zero ? lane : best), null);
+  }
+
   /** The instant at which the fastest lane finished its whole answer, µs, or null. */
   photoFinish() {
-    const ends = [...this.lanes.values()].filter((l) => l.end?.outcome === "done").map((l) => l.end.at - l.zero);
-    return ends.length ? Math.min(...ends) : null;
+    const first = this.first();
+    return first && first.end.at - first.zero;
   }
 
   /** The last moment of the run, µs. */

@@ -98,7 +98,7 @@ export class Replay {
 
   /** What can be known of a lane at the moment: marks are exact, counts are shares of the final count. */
   figures(lane, count) {
-    const request = lane.states.find((s) => s.state === "prefill" || s.state === "connecting")?.at ?? 0;
+    const request = lane.states.find((s) => s.state === "prefill")?.at ?? Infinity;
     const over = lane.end && lane.end.at - lane.zero <= this.moment;
     const at = Math.min(this.moment + lane.zero, lane.end?.at ?? Infinity);
     const total = lane.end?.figures.output_tokens ?? null;
@@ -106,7 +106,7 @@ export class Replay {
     const tokens = share === null ? null : Math.round(total * share);
     const flow = lane.firstText === null ? 0 : at - lane.firstText;
     const speed = tokens && flow > 0 ? Math.round(tokens / (flow / 1e6)) : null;
-    const elapsed = figure(at - lane.zero);
+    const elapsed = request <= at ? figure(at - request) : undefined;
     const seen = (mark) => (mark !== null && mark <= at ? figure(mark - request) : undefined);
     return {
       ttft: known(lane.end?.figures.ttft_ms, seen(lane.firstText)),

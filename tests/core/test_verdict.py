@@ -48,6 +48,10 @@ def test_the_first_token_may_be_another_lanes():
     assert "First token 3.0× sooner on B" in found.details
 
 
+def test_the_first_token_is_left_out_where_the_sentence_is_about_first_words():
+    assert judge([lane("A", 500, 300), lane("B", 1000, 100)], first_token=False).details == ""
+
+
 def test_with_three_lanes_the_sentence_says_than_whom_and_the_details_who_was_next():
     found = judge([lane("A", 3000, 200), lane("B", 1000, 200), lane("C", 2000, 200)])
     assert found.sentence == "B finished 3.0× sooner than A: 1.00 s against 3.00 s."

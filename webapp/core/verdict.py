@@ -55,8 +55,13 @@ class Verdict:
         return asdict(self)
 
 
-def judge(lanes: Sequence[LaneResult], *, order: str = "parallel", what: str = "finished") -> Verdict:
-    """Return the verdict on lanes that have all ended. `what` is the verb of the sentence's first half."""
+def judge(
+    lanes: Sequence[LaneResult], *, order: str = "parallel", what: str = "finished", first_token: bool = True
+) -> Verdict:
+    """Return the verdict on lanes that have all ended. `what` is the verb of the sentence's first half.
+
+    `first_token` says whether the first token deserves a sentence of its own.
+    """
     done = sorted((lane for lane in lanes if _counts(lane)), key=lambda lane: lane.total_ms or 0.0)
     sent = [lane.sent_ms for lane in lanes if lane.sent_ms is not None]
     skew_ms = max(sent) - min(sent) if len(sent) > 1 and order == "parallel" else None
@@ -72,7 +77,9 @@ def judge(lanes: Sequence[LaneResult], *, order: str = "parallel", what: str = "
             skew_ms=skew_ms,
             warnings=warnings,
         )
-    return Verdict(_sentence(done, what), _details(done), _winner(done), skew_ms=skew_ms, warnings=warnings)
+    return Verdict(
+        _sentence(done, what), _details(done, first_token), _winner(done), skew_ms=skew_ms, warnings=warnings
+    )
 
 
 def _counts(lane: LaneResult) -> bool:
@@ -94,14 +101,14 @@ def _sentence(done: Sequence[LaneResult], what: str) -> str:
     return f"{first.letter} {what} {times_sooner(ratio)} sooner{than}: {times}."
 
 
-def _details(done: Sequence[LaneResult]) -> str:
+def _details(done: Sequence[LaneResult], first_token: bool) -> str:
     parts = []
     if len(done) > 2 and _winner(done):
         second = done[1]
         ratio = _ratio(second.total_ms, done[0].total_ms)
         parts.append(f"Next was {second.letter}, {times_sooner(ratio)} later: {duration(second.total_ms)}.")
     timed = sorted((lane for lane in done if lane.ttft_ms), key=lambda lane: lane.ttft_ms or 0.0)
-    if len(timed) > 1:
+    if first_token and len(timed) > 1:
         first, last = timed[0], timed[-1]
         ratio = _ratio(last.ttft_ms, first.ttft_ms)
         times = f"{duration(first.ttft_ms)} against {duration(last.ttft_ms)}"

@@ -207,8 +207,10 @@ class Run:
 def verdict_on(lanes: Sequence[Lane], ask: Ask) -> Verdict:
     """Return the verdict on ended lanes, by the figure that their scenario is about."""
     scenario = ask.scenario
-    what = VERBS.get(scenario.figure if scenario else "", "finished")
-    verdict = judge([result_of(lane, ask) for lane in lanes], order=ask.order, what=what)
+    figure = scenario.figure if scenario else ""
+    results = [result_of(lane, ask) for lane in lanes]
+    # A voice turn is judged by its first words: its first token would say nearly the same again.
+    verdict = judge(results, order=ask.order, what=VERBS.get(figure, "finished"), first_token=figure != "voice")
     if scenario is not None and scenario.budget_ms:
         verdict = replace(verdict, details=f"{_budget(lanes, scenario.budget_ms)} {verdict.details}".strip())
     origins = {lane.origin_ns for lane in lanes if lane.origin_ns}
