@@ -41,6 +41,7 @@ STAGE_S = 0.5
 LEAD_S = 0.4  # from deciding on time zero to time zero: long enough for a message to every worker
 SETTLE_S = 0.6  # after the last request, for the workers' last report
 SPAWN_PER_S = 100
+NOT_RUN = 2  # exit code
 
 
 class Conductor:
@@ -66,9 +67,15 @@ class Conductor:
     def on_test_start(self, **_: Any) -> None:
         if self.is_worker:
             return  # told by message, which is there first
-        plan = self._plan or plain.plan_of(self.environment)
         start_s = time.time() + LEAD_S  # noqa: TID251 (a wall clock: workers may live on other hosts)
-        self._begin(plan, start_s)
+        try:
+            plan = self._plan or plain.plan_of(self.environment)
+            self._begin(plan, start_s)
+        except (ValueError, OSError) as error:
+            log.error("not started: %s", error)
+            self.environment.process_exit_code = NOT_RUN
+            gevent.spawn(self._quit)
+            return
         runner: Any = self.environment.runner
         if isinstance(runner, MasterRunner):
             for worker in runner.clients.all:
@@ -252,7 +259,7 @@ class Conductor:
         over = collector.now_ns >= collector.plan.duration_s * 1e9
         ended = COMPLETE if over and self._ended == INTERRUPTED else self._ended
         summary = collector.finish(ended, len(self._lost()))
-        if self._plan is not None:
+        if self._plan is not None or collector.plan.slo:  # without either, Locust's own codes hold
             self.environment.process_exit_code = summary["exit_code"]
         for line in loadsummary.table(summary):
             log.info(line)

@@ -59,9 +59,12 @@ def plan_of(environment: Environment) -> Plan:
 
 
 def models(base: str) -> list[str]:
-    """Return the models that an endpoint lists."""
-    with urllib.request.urlopen(f"{base}/models", timeout=5) as answer:  # noqa: S310 (the operator's own host)
-        return [entry["id"] for entry in orjson.loads(answer.read())["data"]]
+    """Return the models that an endpoint lists. Raises ValueError where nothing there does."""
+    try:
+        with urllib.request.urlopen(f"{base}/models", timeout=5) as answer:  # noqa: S310 (the operator's own host)
+            return [entry["id"] for entry in orjson.loads(answer.read())["data"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{base}/models lists no models ({error}); name them with --backend") from None
 
 
 def serves_ui(environment: Environment) -> bool:

@@ -11,11 +11,13 @@ from typing import Any
 import gevent  # type: ignore[import-untyped]
 from gevent.event import Event  # type: ignore[import-untyped]
 from locust import FastHttpUser, User, task
+from locust.env import Environment
 from locust.exception import StopUser
 
 from loadtests.asking import Wire, ask
 from loadtests.exchange import Exchange, Job
 from loadtests.session import Session, session_of
+from loadtests.websocket import Page
 from webapp.clock import now_ns
 from webapp.core.arrivals import Arrival
 from webapp.core.loadplan import Plan, Target
@@ -37,6 +39,14 @@ def happened_by(event: Event, at_ns: int) -> bool:
     """Wait for an event to an instant of the clock; return whether it has happened."""
     left_ns = at_ns - now_ns()
     return bool(event.wait(left_ns / NS_PER_S) if left_ns > 0 else event.is_set())
+
+
+def awaited_session(environment: Environment) -> Session:
+    """Return the session of the test that begins. It may not be there yet on a worker, and never comes where the test
+    could not be started, which ends its users."""
+    while (session := session_of(environment)) is None:
+        gevent.sleep(IDLE_S)
+    return session
 
 
 class Dialogue:
@@ -97,9 +107,7 @@ class ClosedLoop(User):
     target: Target | None = None  # set by `classes_of`; without, users are dealt to the backends in turn
 
     def on_start(self) -> None:
-        session = session_of(self.environment)
-        if session is None:
-            raise StopUser()
+        session = awaited_session(self.environment)
         targets = session.plan.targets
         number = session.registry.next_user(self.target.slug if self.target else "")
         target = self.target or targets[number % len(targets)]
@@ -109,8 +117,8 @@ class ClosedLoop(User):
         self.ready_ns = 0
 
     def on_stop(self) -> None:
-        if self.session.plan.wire == "ws":
-            self.wire.close()
+        if isinstance(wire := self.__dict__.get("wire"), Page):  # a user who never began has none
+            wire.close()
 
     @task
     def turn(self) -> None:
@@ -148,9 +156,7 @@ class PairUser(User):
     """Asks all backends the same question at the same instant, and again when the slowest has answered."""
 
     def on_start(self) -> None:
-        session = session_of(self.environment)
-        if session is None:
-            raise StopUser()
+        session = awaited_session(self.environment)
         self.session = session
         number = session.registry.next_user("")
         self.dialogues = [Dialogue(session, target, number) for target in session.plan.targets]
@@ -181,9 +187,9 @@ class OpenLoop(User):
     """One dispatcher per process: lets requests leave when the schedule says, however many are still running."""
 
     def on_start(self) -> None:
-        session = session_of(self.environment)
-        if session is None or session.registry.next_user("dispatcher") >= session.registry.workers:
-            raise StopUser()
+        session = awaited_session(self.environment)
+        if session.registry.next_user("dispatcher") >= session.registry.workers:
+            Event().wait()  # one dispatcher is enough; this user waits until it is ended
         self.session = session
         self._free: dict[str, list[Wire]] = {}
 
@@ -223,7 +229,8 @@ class OpenLoop(User):
         return last if registry.schedule.steerable and happened_by(steered, end_ns) else None
 
     def on_stop(self) -> None:
-        self.session.registry.children.kill(block=False)
+        if (session := session_of(self.environment)) is not None:
+            session.registry.children.kill(block=False)
 
     def _converse(self, target: Target, arrival: Arrival, at_ns: int) -> None:
         """Be one user who comes, asks (all turns of a conversation) and goes."""

@@ -94,9 +94,25 @@ def test_a_search_is_answered_in_one_sentence_and_shown_in_the_page(live_app: Li
 
 
 def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Path) -> None:
-    for arguments, sentence in ((["--backend", "nobody"], "There is no backend 'nobody'"), ([], "Name a backend")):
-        with pytest.raises(CommandError, match=sentence):
-            call_command("load", *arguments, "--out", str(tmp_path))
+    one, file = ["--backend", BACKEND], tmp_path / "file"
+    file.touch()
+    for arguments, sentence in (
+        (["--backend", "nobody"], "There is no backend 'nobody'"),
+        ([], "Name a backend"),
+        ([*one, "--users", "2.5"], "whole number"),
+        ([*one, "--rate", "nan"], "wants a number"),
+        ([*one, "--users", "2", "--rate", "2"], "Give one of --users and --rate"),
+        ([*one, "--stages", "5:10s", "--duration", "5"], "leave --duration out"),
+        (["search", *one], "A search needs an --slo"),
+        (["search", *one, "--slo", "voice", "--rate", "3"], "leave --rate out"),
+        (["sweep", *one], "A sweep needs"),
+        (["report"], "holds no results"),
+    ):
+        with pytest.raises(CommandError, match=sentence) as refused:
+            call_command("load", *arguments, "--out", str(tmp_path), "--wire", "direct")
+        assert refused.value.returncode == 2
+    with pytest.raises(CommandError, match="Nothing can be written into"):
+        call_command("load", *one, "--out", str(file))
     where = Where("http://127.0.0.1:8000", settings.SIMULATOR_URL)
     for wishes, sentence in (
         (Wishes((BACKEND,), mix="mud"), "There is no mix 'mud'"),
@@ -104,6 +120,8 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Pat
         (Wishes((BACKEND,), slo="speed:1"), "There is no SLO"),
         (Wishes((BACKEND,), rate=10_000.0), "requests per second"),
         (Wishes((BACKEND,), duration_s=1e9), "A run lasts"),
+        (Wishes((BACKEND,), patience_s=float("nan")), "has to be finite"),
+        (Wishes((BACKEND,), max_requests=0), "A run has 1 to 200,000 requests"),
     ):
         with pytest.raises(Refusal, match=sentence):
             plan(wishes, where)

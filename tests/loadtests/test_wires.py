@@ -80,7 +80,7 @@ def test_what_the_server_says_of_itself_shows_that_it_stops_when_users_leave(tmp
 
 def test_plain_locust_works_with_workers(tmp_path: Path, live_app: LiveApp) -> None:
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "-H", live_app.url, "--headless"]
-    command += ["-u", "2", "-r", "10", "-t", "1s", "--processes", "2", "--master-bind-port", "5599"]
+    command += ["-u", "2", "-r", "10", "-t", "3s", "--processes", "2", "--master-bind-port", "5599"]
     command += ["--master-port", "5599", "--backend", BACKEND, "--mix", "fixed:20/10", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, start_new_session=True)
     assert done.returncode == 0, done.stderr
@@ -89,3 +89,12 @@ def test_plain_locust_works_with_workers(tmp_path: Path, live_app: LiveApp) -> N
     assert counts["ok"] > 2
     assert counts["failed"] == 0
     assert {record["user"] % 2 for record in results.records} == {0, 1}
+
+
+def test_plain_locust_ends_at_once_where_it_cannot_be_run_and_says_why(live_app: LiveApp) -> None:
+    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "-H", live_app.url, "--headless"]
+    command += ["-u", "1", "-t", "30s", "--backend", BACKEND, "--mix", "mud"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert "not started: There is no mix 'mud'" in done.stderr
+    assert "Traceback" not in done.stderr
