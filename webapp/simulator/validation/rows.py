@@ -164,16 +164,15 @@ def _devices(line: Mapping[str, str], parallel: int) -> int:
 
 
 def _precision(line: Mapping[str, str], model: Model, recipe: Recipe) -> str:
-    """Return the precision of the weights. Where none is given: bf16 for vLLM, fp8 for the others.
+    """Return the precision of the weights: as stated, else as the recipe has it, else bf16, that of the checkpoints.
 
-    The speeds of most of those others cannot be reached with bf16 weights. A model whose experts exist in one
-    precision only is taken in that, whatever the line says.
+    A model whose experts exist in one precision only is taken in that, whatever the line says.
     """
     stated = line["precision"].lower()
     if model.dense_precision:
         return "fp4"
     if not stated:
-        return recipe.precision or ("bf16" if line["backend"] == "vllm" else "fp8")
+        return recipe.precision or "bf16"
     if stated not in PRECISIONS:
         raise BadRow(f"unknown precision {stated[:20]!r}")
     return stated
