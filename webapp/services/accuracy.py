@@ -10,8 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from webapp.simulator.validation.report import SHIPPED
-
 KEPT = Path(__file__).resolve().parent.parent / "simulator" / "validation" / "state.json"
 
 
@@ -22,10 +20,10 @@ def kept() -> dict[str, Any]:
     return report
 
 
-def keep(report: dict[str, Any]) -> None:
-    """Write what the page shows of a report. Figures of measured rows stay as they were where it has none."""
+def keep(report: dict[str, Any], *, measured: bool) -> None:
+    """Write what the page shows of a report; its figures of rows too where they are of `measured` ones."""
     found: dict[str, Any] = {"tables": [{name: table[name] for name in TABLE_FIELDS} for table in report["tables"]]}
-    if report["rows"] != SHIPPED:
+    if measured:
         found["measured_rows"] = {name: report[name] for name in ROW_FIELDS}
     elif "measured_rows" in kept():
         found["measured_rows"] = kept()["measured_rows"]

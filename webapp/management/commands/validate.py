@@ -29,7 +29,7 @@ class Command(BaseCommand):
         except (OSError, ValueError) as problem:
             raise CommandError(str(problem)) from None
         if options["keep"]:
-            keep(made)
+            keep(made, measured=options["rows"] is not None)
         if options["json"]:
             self.stdout.write(orjson.dumps(made, option=orjson.OPT_INDENT_2).decode())
             return

@@ -11,7 +11,6 @@ from webapp.simulator.validation.fits import load_fits
 from webapp.simulator.validation.published import Result, results
 from webapp.simulator.validation.rows import read_rows
 
-SHIPPED = "shipped tables"
 # figure: bound, and whether it is an upper one
 TARGETS: Mapping[str, tuple[float, bool]] = MappingProxyType(
     {
@@ -31,7 +30,7 @@ def report(rows: Path | None = None, profiles: Mapping[str, Profile] | None = No
     """
     tables = results(profiles or load_all())
     if rows is None:
-        name, skipped = SHIPPED, dict[str, int]()
+        name, skipped = "shipped tables", dict[str, int]()
         compared: Sequence[Compared] = [each for table in tables for each in table.compared]
     else:
         catalogue = Catalogue.load(PROFILE_DIR)
