@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.simulator.clocks import FakeClock
-from webapp.simulator.pacing import FLOOR_NS, Alarm, Pacer, ThreadAlarm, TimerfdAlarm
+from webapp.simulator.pacing import FLOOR_NS, Alarm, Appointment, Pacer, ThreadAlarm, TimerfdAlarm
 
 MS = 1_000_000
 
@@ -24,10 +24,8 @@ class Metronome:
         return self.due_ns[0] if self.due_ns else None
 
 
-async def started(pacer: Pacer, *metronomes: Metronome) -> list["asyncio.Task[None]"]:
-    tasks = [asyncio.create_task(pacer.run(one.due_ns[0], one.fire)) for one in metronomes]
-    await asyncio.sleep(0)
-    return tasks
+def started(pacer: Pacer, *metronomes: Metronome) -> list[Appointment]:
+    return [pacer.call(one.due_ns[0], one.fire) for one in metronomes]
 
 
 def paced(clock: FakeClock) -> Pacer:
@@ -38,9 +36,8 @@ async def test_everything_happens_exactly_when_it_is_due() -> None:
     clock = FakeClock()
     metronome = Metronome(clock.at_ns + 5 * MS, MS, beats=10)
     due_ns = list(metronome.due_ns)
-    (task,) = await started(paced(clock), metronome)
+    started(paced(clock), metronome)
     clock.advance(clock.at_ns + 100 * MS)
-    await task
     assert metronome.called == [(at_ns, 1) for at_ns in due_ns]
 
 
@@ -48,11 +45,10 @@ async def test_a_late_tick_catches_up_and_shifts_nothing_after_it() -> None:
     clock = FakeClock()
     metronome = Metronome(clock.at_ns + MS, MS, beats=10)
     due_ns = list(metronome.due_ns)
-    (task,) = await started(paced(clock), metronome)
+    started(paced(clock), metronome)
     clock.at_ns = due_ns[3] + 10  # the loop was busy elsewhere
     clock.advance(clock.at_ns)
     clock.advance(clock.at_ns + 100 * MS)
-    await task
     assert metronome.called[0] == (due_ns[3] + 10, 4)
     assert [at_ns for at_ns, _ in metronome.called[1:]] == due_ns[4:]
 
@@ -80,9 +76,8 @@ async def test_who_is_woken_late_is_woken_sooner_from_then_on_and_awaits_the_res
     pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, most_lead_ns=100_000)
     metronome = Metronome(clock.at_ns + MS, MS, beats=5)
     due_ns = list(metronome.due_ns)
-    (task,) = await started(pacer, metronome)
+    started(pacer, metronome)
     clock.advance(clock.at_ns + 10 * MS)
-    await task
     late_ns = [called_ns - at_ns for (called_ns, _), at_ns in zip(metronome.called, due_ns, strict=True)]
     assert late_ns[0] > 40_000
     assert all(0 <= late <= 3_000 for late in late_ns[1:])  # never before it is due, and three readings after at most
@@ -95,21 +90,18 @@ async def test_what_is_not_due_within_the_lead_is_not_awaited_awake() -> None:
     clock = FakeClock()
     pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, most_lead_ns=50_000)
     metronome = Metronome(clock.at_ns + MS, MS, beats=1)
-    (task,) = await started(pacer, metronome)
+    started(pacer, metronome)
     pacer.tick()  # the clock stands still: awaiting it awake would never end
     assert not metronome.called
     pacer.close()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 async def test_ticks_keep_their_distance_and_lose_nothing() -> None:
     clock = FakeClock()
     first_ns = clock.at_ns + MS
     metronomes = [Metronome(first_ns + offset * 7_000, 50_000, beats=100) for offset in range(8)]
-    tasks = await started(paced(clock), *metronomes)
+    started(paced(clock), *metronomes)
     clock.advance(clock.at_ns + 100 * MS)
-    await asyncio.gather(*tasks)
     gaps = [later - earlier for earlier, later in zip(clock.rung_ns, clock.rung_ns[1:], strict=False)]
     assert min(gaps) >= FLOOR_NS
     assert all(sum(count for _, count in one.called) == 100 for one in metronomes)
@@ -121,45 +113,40 @@ async def test_an_earlier_appointment_moves_the_alarm_forward() -> None:
     pacer = paced(clock)
     start_ns = clock.at_ns
     late, early = Metronome(start_ns + 50 * MS, MS, 1), Metronome(start_ns + 2 * MS, MS, 1)
-    tasks = await started(pacer, late, early)
+    started(pacer, late, early)
     clock.advance(start_ns + 2 * MS)
-    await tasks[1]
     assert early.called == [(start_ns + 2 * MS, 1)]
     assert not late.called
     clock.advance(start_ns + 50 * MS)
-    await tasks[0]
+    assert late.called == [(start_ns + 50 * MS, 1)]
 
 
-async def test_one_that_fails_ends_alone() -> None:
+async def test_one_that_fails_ends_alone_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     pacer = paced(clock)
 
     def fail(now_ns: int) -> int | None:
         raise RuntimeError("broken")
 
-    failing = asyncio.create_task(pacer.run(clock.at_ns + MS, fail))
+    failing = pacer.call(clock.at_ns + MS, fail)
     metronome = Metronome(clock.at_ns + MS, MS, beats=3)
-    (task,) = await started(pacer, metronome)
+    started(pacer, metronome)
     clock.advance(clock.at_ns + 10 * MS)
-    with pytest.raises(RuntimeError, match="broken"):
-        await failing
-    await task
     assert len(metronome.called) == 3
-    assert pacer.active == 0
+    assert failing.fire is None
+    assert "broken" in caplog.text
 
 
-async def test_one_that_is_cancelled_is_never_called_again() -> None:
+async def test_one_that_is_called_off_is_never_called_again() -> None:
     clock = FakeClock()
     pacer = paced(clock)
-    metronome = Metronome(clock.at_ns + MS, MS, beats=10)
-    (task,) = await started(pacer, metronome)
-    clock.advance(clock.at_ns + 2 * MS)
-    assert pacer.active == 1
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert pacer.active == 0
-    clock.advance(clock.at_ns + 100 * MS)
-    assert len(metronome.called) == 2
+    kept, dropped = Metronome(clock.at_ns + MS, MS, beats=3), Metronome(clock.at_ns + MS, MS, beats=3)
+    _, appointment = started(pacer, kept, dropped)
+    clock.advance(clock.at_ns + MS)
+    appointment.fire = None
+    clock.advance(clock.at_ns + 10 * MS)
+    assert len(kept.called) == 3
+    assert len(dropped.called) == 1
 
 
 async def test_one_that_asks_for_the_past_cannot_hold_up_the_tick() -> None:
@@ -170,23 +157,23 @@ async def test_one_that_asks_for_the_past_cannot_hold_up_the_tick() -> None:
         calls.append(now_ns)
         return 0 if len(calls) < 5 else None
 
-    task = asyncio.create_task(paced(clock).run(clock.at_ns, greedy))
-    await asyncio.sleep(0)
+    appointment = paced(clock).call(clock.at_ns, greedy)
     clock.advance(clock.at_ns)
     assert len(calls) == 1
     clock.advance(clock.at_ns + MS)
-    await task
     assert len(calls) == 5
+    assert appointment.fire is None
 
 
-async def test_closing_cancels_whoever_still_waits() -> None:
+async def test_after_closing_nobody_is_called() -> None:
     clock = FakeClock()
     pacer = paced(clock)
-    (task,) = await started(pacer, Metronome(clock.at_ns + MS, MS, 1))
+    metronome = Metronome(clock.at_ns + MS, MS, 1)
+    started(pacer, metronome)
     pacer.close()
-    with pytest.raises(asyncio.CancelledError):
-        await task
     assert clock.closed
+    clock.advance(clock.at_ns + 10 * MS)
+    assert not metronome.called
 
 
 @pytest.mark.parametrize("make_alarm", [TimerfdAlarm, ThreadAlarm])
@@ -197,23 +184,12 @@ async def test_a_real_alarm_never_rings_early(
     start_ns = time.monotonic_ns()
     metronomes = [Metronome(start_ns + 2 * MS, MS, beats=20), Metronome(start_ns + MS, 3 * MS, beats=5)]
     due_ns = [list(one.due_ns) for one in metronomes]
-    await asyncio.wait_for(asyncio.gather(*(pacer.run(one.due_ns[0], one.fire) for one in metronomes)), 5)
+    appointments = started(pacer, *metronomes)
+    async with asyncio.timeout(5):
+        while any(appointment.fire for appointment in appointments):
+            await asyncio.sleep(0.001)
     pacer.close()
     for one, dues in zip(metronomes, due_ns, strict=True):
         assert sum(count for _, count in one.called) == len(dues)
         assert one.called[0][0] >= dues[0]
         assert all(count > 0 for _, count in one.called)
-
-
-async def test_an_appointment_without_anyone_waiting_can_be_called_off() -> None:
-    clock = FakeClock()
-    pacer = paced(clock)
-    kept, dropped = Metronome(clock.at_ns + MS, MS, beats=3), Metronome(clock.at_ns + MS, MS, beats=3)
-    pacer.call(kept.due_ns[0], kept.fire)
-    appointment = pacer.call(dropped.due_ns[0], dropped.fire)
-    clock.advance(clock.at_ns + MS)
-    appointment.fire = None
-    clock.advance(clock.at_ns + 10 * MS)
-    assert len(kept.called) == 3
-    assert len(dropped.called) == 1
-    pacer.close()

@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -39,23 +40,11 @@ class Alarm(Protocol):
         """Never ring again."""
 
 
+@dataclass(slots=True)
 class Appointment:
-    """One entry of the heap. `done` resolves when its `fire` is over and carries what it raised."""
+    """One entry of the heap; without a `fire` it is over, or called off."""
 
-    __slots__ = ("done", "fire")
-
-    def __init__(self, fire: Fire, done: "asyncio.Future[None]") -> None:
-        self.fire: Fire | None = fire
-        self.done = done
-
-    def settle(self, problem: BaseException | None = None) -> None:
-        self.fire = None
-        if self.done.done():
-            return
-        if problem is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(problem)
+    fire: Fire | None
 
 
 class Pacer:
@@ -70,8 +59,6 @@ class Pacer:
         most_lead_ns: int = 0,
     ) -> None:
         self.now_ns = now_ns
-        self.active = 0
-        self._loop = loop
         self._floor_ns = floor_ns
         self._most_lead_ns = most_lead_ns
         self._lead_ns = 0
@@ -81,22 +68,9 @@ class Pacer:
         self._earliest_ns = 0
         self._alarm = (make_alarm or system_alarm)(loop, self.tick)
 
-    async def run(self, at_ns: int, fire: Fire) -> None:
-        """Call `fire` at `at_ns` and then whenever it asks, until it is over.
-
-        Cancelling the caller drops the appointment at once. Raises what `fire` raises.
-        """
-        appointment = self.call(at_ns, fire)
-        self.active += 1
-        try:
-            await appointment.done
-        finally:
-            self.active -= 1
-            appointment.fire = None
-
     def call(self, at_ns: int, fire: Fire) -> Appointment:
         """Call `fire` at `at_ns` and then whenever it asks, until it is over or the appointment's `fire` is None."""
-        appointment = Appointment(fire, self._loop.create_future())
+        appointment = Appointment(fire)
         self._push(at_ns, appointment)
         self._arm()
         return appointment
@@ -111,11 +85,11 @@ class Pacer:
                 continue
             try:
                 again_ns = appointment.fire(self.now_ns())
-            except Exception as problem:  # one stream's trouble is not its neighbours'
-                appointment.settle(problem)
-                continue
+            except Exception:  # one model's trouble is not its neighbours'
+                _log.exception("what was due failed, and is not called again")
+                again_ns = None
             if again_ns is None:
-                appointment.settle()
+                appointment.fire = None
             else:
                 self._push(max(again_ns, limit_ns + 1), appointment)
         self._earliest_ns = self.now_ns() + self._floor_ns
@@ -137,10 +111,8 @@ class Pacer:
         return now_ns
 
     def close(self) -> None:
-        """Stop. Whoever still waits is cancelled."""
+        """Call nobody any more."""
         self._alarm.close()
-        for _, _, appointment in self._heap:
-            appointment.done.cancel()
         self._heap.clear()
 
     def _push(self, due_ns: int, appointment: Appointment) -> None:
