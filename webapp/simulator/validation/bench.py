@@ -2,9 +2,12 @@
 
 A published benchmark starts all users at once and lets each ask about ten times. Its mean time to first token is
 therefore one tenth start burst and nine tenths steady state, and so is the one here: both are simulated, the burst
-until everybody has a first token, the steady state with arrivals spread over one request's time.
+until everybody has a first token, the steady state with arrivals spread over one request's time. Where all answers
+have one length and only stable windows were measured, users who started together stay in step: that is simulated as
+it is, without its first rounds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -12,9 +15,10 @@ from webapp.simulator.costs import kv_capacity
 from webapp.simulator.engine import Ask, Engine, Refused
 from webapp.simulator.hardware import Serving
 from webapp.simulator.validation.rows import Row
-from webapp.simulator.virtual import Lengths, all_at_once, closed_loop, spread_out, uniform_lengths
+from webapp.simulator.virtual import Lengths, Record, all_at_once, closed_loop, spread_out, uniform_lengths
 
 BURST_SHARE = 0.1
+STEP_ROUNDS, SETTLING_ROUNDS = 5, 2
 SATURATED_TTFT_MS = 5000.0  # beyond it a run counts as saturated
 HOPELESS_NS = 120_000_000_000  # of virtual time, for one start burst
 
@@ -28,14 +32,14 @@ class Expected:
     kv_share: float  # of the KV cache, that all users together need on average
 
 
-def expect(row: Row, serving: Serving, burst_share: float = BURST_SHARE) -> Expected:
-    """Simulate the row's load; `burst_share` is the share of its requests that met the start burst."""
+def expect(row: Row, serving: Serving, *, in_step: bool = False) -> Expected:
+    """Simulate the row's load; `in_step` where users who started together stay so."""
     prompt, output = row.mean_tokens
     grown = output if serving.reserves_answers else output / 2  # of the answer, that a resident request takes up
     need = row.users * serving.model.resident(round(prompt + grown))
     kv_share = need / max(1.0, kv_capacity(serving))
     try:
-        tpot_ms, ttft_ms = _one_wave(row, serving) if row.recipe.one_wave else _waves(row, serving, burst_share)
+        tpot_ms, ttft_ms = _measured(row, serving, in_step)
     except Refused:
         return Expected(None, None, kv_share)
     return Expected(tpot_ms, ttft_ms, kv_share)
@@ -46,23 +50,33 @@ def _lengths(row: Row, seed: int) -> Lengths:
     return ((prompt, output, prompt - 1) for prompt, output in lengths) if row.recipe.known_prompts else lengths
 
 
-def _one_wave(row: Row, serving: Serving) -> tuple[float, float]:
+def _measured(row: Row, serving: Serving, in_step: bool) -> tuple[float, float]:
+    """Return mean TPOT and TTFT, ms."""
+    if row.recipe.one_wave:
+        return _from_the_start(row, serving, rounds=1, settling=0)
+    if in_step:
+        return _from_the_start(row, serving, STEP_ROUNDS, SETTLING_ROUNDS)
+    tpot_ms, ttft_ms = _steady(row, serving)
+    return tpot_ms, BURST_SHARE * _burst_ms(row, serving) + (1 - BURST_SHARE) * ttft_ms
+
+
+def _from_the_start(row: Row, serving: Serving, rounds: int, settling: int) -> tuple[float, float]:
+    """Let all begin at once, and leave out the first rounds."""
     lengths = _lengths(row, 1)
-    run = closed_loop(Engine(serving), all_at_once(row.users, lengths), lengths, row.users)
-    ttft_ns = fmean(record.ttft_ns for record in run.records)
-    return fmean(record.tpot_ns or 0.0 for record in run.records) / 1e6, ttft_ns / 1e6
+    run = closed_loop(Engine(serving), all_at_once(row.users, lengths), lengths, rounds * row.users)
+    return _means(run.records[settling * row.users :])
 
 
-def _waves(row: Row, serving: Serving, burst_share: float) -> tuple[float, float]:
+def _steady(row: Row, serving: Serving) -> tuple[float, float]:
+    """Let users begin one after the other, over one request's time, and leave out the first round."""
     lengths = _lengths(row, 1)
     alone = closed_loop(Engine(serving), all_at_once(1, lengths), lengths, 1).records[0].e2e_ns
     run = closed_loop(Engine(serving), spread_out(row.users, lengths, alone), lengths, 2 * row.users)
-    steady = run.records[row.users :]
-    ttft_ms = fmean(record.ttft_ns for record in steady) / 1e6
-    tpot_ms = fmean(record.tpot_ns or 0.0 for record in steady) / 1e6
-    if burst_share:
-        ttft_ms = burst_share * _burst_ms(row, serving) + (1 - burst_share) * ttft_ms
-    return tpot_ms, ttft_ms
+    return _means(run.records[row.users :])
+
+
+def _means(records: Sequence[Record]) -> tuple[float, float]:
+    return fmean(record.tpot_ns or 0.0 for record in records) / 1e6, fmean(record.ttft_ns for record in records) / 1e6
 
 
 def _burst_ms(row: Row, serving: Serving) -> float:

@@ -11,7 +11,7 @@ from webapp.simulator.costs import Load, costs_of
 from webapp.simulator.engine import Engine
 from webapp.simulator.hardware import Serving
 from webapp.simulator.profile import Profile
-from webapp.simulator.validation.bench import BURST_SHARE, expect
+from webapp.simulator.validation.bench import expect
 from webapp.simulator.validation.errors import Compared
 from webapp.simulator.validation.recipes import NOTHING_KNOWN
 from webapp.simulator.validation.rows import Row
@@ -118,7 +118,7 @@ def _compared(part: Mapping[str, Any], line: Mapping[str, Any], serving: Serving
         recipe=NOTHING_KNOWN,
         mark="",
     )
-    result = expect(row, serving, part.get("burst_share", BURST_SHARE))
+    result = expect(row, serving, in_step=part.get("in_step", False))
     ttft_ms = None if result.ttft_ms is None else result.ttft_ms + api_ms
     return Compared(row, result.tpot_ms, ttft_ms, result.kv_share, fitted=False)
 
