@@ -101,12 +101,12 @@ export class Socket extends EventTarget {
     this.tell("json", data);
   }
 
-  /** A read-out comes twenty times a second: it is put into its place here, without a swap. True where that was done. */
+  /** A read-out comes twenty times a second: it is put into its place here, without a swap. False where it wants one. */
   patched(message) {
     if (!READOUT.test(message)) return false;
     const fresh = this.parser.parseFromString(message, "text/html").body.firstElementChild;
     const target = document.getElementById(fresh.id);
-    return Boolean(target) && this.patch(target, fresh);
+    return !target || this.patch(target, fresh);
   }
 
   onAttached() {
@@ -154,9 +154,11 @@ export class Socket extends EventTarget {
 
   raw(message) { this.wrapper?.sendImmediately(JSON.stringify(message)); }
 
-  /** A swap replaces the focused control: give the focus to its successor. */
+  /** A swap replaces the focused control: give the focus to its successor, or beside it where that is disabled now. */
   restoreFocus() {
     if (!this.focusId || document.activeElement !== document.body) return;
-    document.getElementById(this.focusId)?.focus({ preventScroll: true });
+    const successor = document.getElementById(this.focusId);
+    const beside = successor?.disabled ? [...successor.parentElement.querySelectorAll("button:enabled")] : [];
+    (beside.find((button) => button.checkVisibility()) ?? successor)?.focus({ preventScroll: true });
   }
 }

@@ -170,6 +170,7 @@ export class Follow {
   constructor(scroller) {
     this.scroller = scroller;
     this.on = true;
+    this.settled = false;
     this.last = 0;
     scroller.addEventListener("scroll", () => {
       const { scrollTop, scrollHeight, clientHeight } = scroller;
@@ -180,6 +181,7 @@ export class Follow {
   }
 
   settle() {
+    this.settled = true;
     if (this.on) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 }
@@ -189,6 +191,7 @@ export class TextPane {
   constructor(recording) {
     this.recording = recording;
     this.lanes = new Map();   // id → {text, follow, host, written}
+    this.follows = new Map(); // id → Follow, of ended lanes too
     this.timer = 0;
     this.work = () => this.frame();
     document.addEventListener("visibilitychange", () => this.wake());
@@ -199,19 +202,25 @@ export class TextPane {
     for (const [id, lane] of this.recording.lanes) {
       const host = document.getElementById(`answer-${id}`);
       const bound = this.lanes.get(id);
-      if (!host || host.hasAttribute("data-final")) { this.settleFinal(id, bound); continue; }
+      if (!host) { this.lanes.delete(id); continue; }
+      const follow = this.follow(id, host.closest(".lane-text"));
+      if (host.hasAttribute("data-final")) {
+        this.lanes.delete(id);
+        if (bound || !follow.settled) follow.settle();
+        continue;
+      }
       if (bound && bound.host === host && bound.lane === lane) continue;
-      const scroller = host.closest(".lane-text");
-      const follow = bound && bound.follow.scroller === scroller ? bound.follow : new Follow(scroller);
       follow.on = true;
       this.lanes.set(id, { lane, host, follow, text: new LaneText(host, lane.steps), written: 0 });
     }
     this.wake();
   }
 
-  settleFinal(id, bound) {
-    this.lanes.delete(id);
-    if (bound?.follow.on && bound.follow.scroller.isConnected) bound.follow.settle();
+  /** What keeps a lane's box at its end; anew where the box was swapped. */
+  follow(id, scroller) {
+    let follow = this.follows.get(id);
+    if (follow?.scroller !== scroller) this.follows.set(id, follow = new Follow(scroller));
+    return follow;
   }
 
   wake() {

@@ -110,6 +110,19 @@ async def _lanes(stage: Stage, wanted: list[str]) -> None:
     assert await stage.lanes() == wanted
 
 
+async def test_a_lane_moved_by_keyboard_keeps_the_focus_and_every_lane_its_place_in_the_text(stage: Stage) -> None:
+    await stage.open(SLOW, FAST, THINKING, max_tokens=120)
+    await stage.race()
+    await stage.lane(2).card.get_by_role("button", name="Move lane C left").focus()
+    for order in ([SLOW, THINKING, FAST], [THINKING, SLOW, FAST]):
+        await stage.page.keyboard.press("Enter")
+        await _lanes(stage, order)
+    focused = "document.activeElement.closest('.lane-tools') && document.activeElement.closest('.lane').dataset.letter"
+    assert await stage.page.evaluate(focused) == "A"
+    left = "(all) => all.map((one) => one.scrollHeight - one.scrollTop - one.clientHeight)"
+    assert max(await stage.page.eval_on_selector_all(".lane-text", left)) < 24
+
+
 async def test_eight_lanes_are_the_most_and_one_is_the_least(stage: Stage) -> None:
     await stage.open(*[FAST] * 8)
     assert len(await stage.lanes()) == 8
@@ -127,6 +140,34 @@ async def test_thinking_is_shown_apart_from_the_answer(stage: Stage) -> None:
     assert thinking not in await stage.lane(0).text()
     assert not await card.locator("details.thinking").get_attribute("open")
     assert await stage.lane(0).milliseconds("ttft") < await stage.lane(0).milliseconds("ttfo")
+
+
+async def test_why_it_took_that_long_and_how_far_off_we_are_stands_under_a_simulated_answer(stage: Stage) -> None:
+    await stage.open(SLOW, max_tokens=40)
+    await stage.race()
+    card = stage.lane(0).card
+    await card.locator(".account summary").click()
+    causes = await card.locator(".account-parts dt").all_inner_texts()
+    shares = [
+        int(text.removesuffix(" %"))
+        for text in await card.locator(".account-parts dd:nth-of-type(2)").all_inner_texts()
+    ]
+    assert causes[0] == "reading weights"
+    assert shares == sorted(shares, reverse=True)
+    assert 97 <= sum(shares) <= 102
+    assert "TTFT +" in await card.locator(".account-truth").inner_text()
+    await card.locator('[data-define="truth"]').hover()
+    await stage.page.locator("#definition").wait_for(state="visible")
+
+
+async def test_who_was_first_is_said_while_the_others_still_answer(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, SLOW, max_tokens=120)
+    await stage.run()
+    line = stage.page.locator('.verdict-wait:has-text("A done after")')
+    await line.wait_for()
+    assert (await line.inner_text()).endswith("waiting for B and C")
+    await stage.finished()
+    assert "A finished" in await stage.verdict()
 
 
 async def test_markdown_is_rendered_once_the_answer_has_ended(stage: Stage) -> None:

@@ -56,6 +56,7 @@ async def test_photo_finish_freezes_every_lane_at_the_instant_the_fastest_ended(
     await stage.page.wait_for_selector("body[data-replay]")
     frozen = [await stage.lane(place).milliseconds("e2e") for place in (0, 1)]
     assert abs(frozen[0] - frozen[1]) < 20, "both lanes stand at one instant"
+    assert await stage.lane(0).figure("e2e") == final[0], "the fastest has ended there"
     notes = await stage.page.locator(".replay-note").all_inner_texts()
     assert notes[0] == "finished"
     assert notes[1].endswith("% of its answer") or notes[1] == "nothing yet"

@@ -180,7 +180,9 @@ def server_block(turn: LiveTurn) -> dict[str, Any] | None:
         numbers = [(name, value) for name, value in times.items() if isinstance(value, int | float)]
         figures = [_server_figure(name, value) for name, value in numbers[:8]]
         if figures:
-            return {"vendor": "The simulator" if turn.badge == "SIMULATED" else vendor, "figures": figures}
+            ours = turn.badge == "SIMULATED"
+            heading = f"{'The simulator' if ours else vendor} says"
+            return {"heading": heading, "vendor": "the simulator" if ours else vendor, "figures": figures}
     return None
 
 
