@@ -267,7 +267,7 @@ class Follower:
             return
         if self._rendering is not None and self._rendering[1].done():
             (position, rendered), self._rendering = self._rendering, None
-            if not position.ended:  # its last read-out has been sent
+            if position in self._known() and not position.ended:  # else its lane is gone, or has its last read-out
                 await self._send(rendered.result())
         if self._rendering is None and (oldest := self._overdue()) is not None:
             oldest.readout_ns = now_ns()
