@@ -137,6 +137,7 @@ class Conductor:
         collector = self._collector
         assert collector is not None
         live_ns = stage_ns = 0
+        settle_s = SETTLE_S if isinstance(self._runner, MasterRunner) else 0.0
         while True:
             gevent.sleep(LOOK_S)
             self._obey_control(plan)
@@ -150,7 +151,7 @@ class Conductor:
                     collector.forget(worker)
                 collector.live_line(self._users, self._rate(plan, collector.now_ns))
             at_s = collector.now_ns / 1e9
-            if at_s >= plan.duration_s + plan.grace_s or (at_s >= plan.duration_s + SETTLE_S and collector.drained):
+            if at_s >= plan.duration_s + plan.grace_s or (at_s >= plan.duration_s + settle_s and collector.drained):
                 break
             if at_s > 1 and collector.drained and plan.mode == "rate" and not plain.serves_ui(self.environment):
                 break  # a trace that was over before its time, or the cap on requests

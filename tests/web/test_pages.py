@@ -33,7 +33,7 @@ from webapp.views import pages
 
 ACTING = {"backend-test", "backend-remove", "unlock", "keep"}  # POST only
 # Every address of these shows something; other routes may answer otherwise, but act on nothing all the same.
-PAGES = {"arena", "help", "accuracy", "runs", "comparison", "turn", "backends", "backend-add", "backend-edit"}
+PAGES = {"arena", "help", "help-load", "accuracy", "runs", "comparison", "turn", "backends", "backend-add", "backend-edit"}
 FILES = {"record", "healthz", "asset"}
 MACHINE_WIRE = ("/v1/models", "/v1/chat/completions", "/v1/nothing")
 ODD = ("%00", "%ff", "..%2f..%2fmanage.py", "a" * 3000, "%F0%9F%92%A9", "'--", "<script>", "\\..\\x")

@@ -17,6 +17,26 @@ from webapp.core.servermetrics import ServerWatch
 
 COMPLETE, STOPPED, INTERRUPTED = "complete", "stopped", "interrupted"
 CHART_FIGURES = ("ttft", "tpot", "icl", "e2e")
+# What stands in summary.json and does not explain itself; the file carries it along, the help page shows it.
+DEFINITIONS = {
+    "ttft_ms": "first text, thinking included − request sent",
+    "ttfo_ms": "first text of the answer itself − request sent",
+    "tpot_ms": "(last text − first text) ÷ (output tokens − tokens in the first chunk)",
+    "icl_ms": "gaps between neighbouring chunks of text; a chunk may hold several tokens",
+    "e2e_ms": "last text − request sent",
+    "…_sched_ms": "the same from the time at which the request was meant to leave; TPOT and ICL have no start and stay",
+    "left_ms": "how long users who left without an answer had waited, from when they meant to ask",
+    "connect_ms": "opening a connection, which is in none of the figures above except the intended ones",
+    "requests.asked": "what the attainment is a share of: ok, failed, left, and interrupted ones already past a limit",
+    "attainment": "answers that met every limit of the SLO ÷ requests.asked, with Wilson's 95 % interval",
+    "goodput_per_s": "answers that met every limit, per second of the measured window",
+    "output_tokens_per_s": "tokens that arrived inside the measured window ÷ its length",
+    "server": "what the server says of itself, other clients' requests included; null where it says nothing",
+    "server.unread_tokens": "tokens that it produced during the run and nobody of the run received",
+    "server.held_ms": "how long it went on, on average, with a request whose user had left",
+    "generator.hub_lag_ms": "overshoot of a sleep of 10 ms in the generator's own loop",
+    "generator.send_late_ms": "from when a request was meant to leave to when the generator began with it",
+}
 BARS = 80
 POINTS = 300
 
@@ -54,6 +74,7 @@ def summarise(
         "backends": blocks,
         "generator": Watch(watch.hub_lag, late, watch.cpu).summary(reasons),
         "slo": {"text": stats.slo.text, "name": stats.slo.name, "target": stats.slo.target} if stats.slo else None,
+        "definitions": DEFINITIONS,
         "versions": dict(versions),
         "plan": described(plan),
         "started_at": started_at,

@@ -17,7 +17,7 @@ from webapp.services.scenarios import scenarios
 from webapp.views.loadcontexts import WIRES
 
 DRAWER_WARMUP_S = 2.0
-MIXES = {
+MIX_LABELS = {
     "chat": "chat: short questions, 120 tokens",
     "conversation": "conversation: 1k in, 211 out",
     "code": "code: 2k in, 28 out",
@@ -42,7 +42,7 @@ def form(rows: Sequence[Backend], chosen: Sequence[str], values: Mapping[str, st
     """Return the context of `load/_fields.html`: what can be chosen, and what is."""
     order = {slug: place for place, slug in enumerate(dict.fromkeys(chosen))}
     rows = sorted(rows, key=lambda row: order.get(row.slug, len(order)))  # a run's letters follow the lanes'
-    mixes = [(name, MIXES.get(name, name)) for name in NAMED]
+    mixes = [(name, MIX_LABELS[name]) for name in NAMED]
     mixes += [(f"scenario:{slug}", f"scenario: {item.title.lower()}") for slug, item in scenarios().items()]
     return {
         "backends": [
