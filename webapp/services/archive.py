@@ -67,6 +67,7 @@ def _turn(row: Turn) -> LiveTurn:
     turn.outcome = Outcome(row.outcome)
     turn.reused = row.connection_reused
     turn.notes = list(row.notes)
+    turn.loop_lag_ns = row.loop_lag_p99_us * 1000 if row.loop_lag_p99_us is not None else None
     if row.error:
         turn.error = StreamError(row.error_kind, row.error)
     return turn

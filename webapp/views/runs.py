@@ -187,6 +187,7 @@ def _recording(lane: Lane) -> dict[str, Any]:
         "figures": {name: figures.get(name) for name in FIGURES_ON_WIRE},
         "marks_ns": turn.marks.since(lane.origin_ns),
         "server_times": turn.meter.server_times,
+        "loop_lag_p99_ms": turn.loop_lag_ns / 1e6 if turn.loop_lag_ns is not None else None,
         "truth": truth.as_dict() if truth is not None else None,
     }
 
