@@ -30,7 +30,9 @@ except ImportError:  # Windows
 RATE_TOLERANCE = 0.01
 SECONDS = 3.0
 SETTLE_NS = 200_000_000  # from when the last stream has begun: connecting is not pacing
-WAITING = 500
+WARMING, WAITING = 50, 500
+PATIENCE_S = 30.0
+SETTLE_S = 2.5  # until the simulator has given back what it read them with
 LONG_PROMPT = "word " * 6500  # about 8,000 tokens
 CELLS = ((1, 2000), (10, 2000), (50, 2000), (500, 50))  # streams, tokens per second of each
 _SIM = re.compile(rb'"due_us":(\d+),"sent_ns":(\d+)')
@@ -188,19 +190,37 @@ async def _read(port: int, model: str, streams: int, tokens: int) -> list[Trace]
 
 async def waiting_bytes() -> float | None:
     """Return what a request with a long prompt takes while it waits for its first token; None where unknown."""
-    loop = asyncio.get_running_loop()
     with tempfile.TemporaryDirectory() as name, Served(write_profiles(Path(name))) as server:
+        opened = await _waiting(server.port, WARMING)  # what the first ones need stays for all
         before = server.resident_bytes()
-        opened = [
-            await loop.create_connection(lambda: Reader("check-wait", 400, LONG_PROMPT), "127.0.0.1", server.port)
-            for _ in range(WAITING)
-        ]
-        await asyncio.sleep(1.0)
+        opened += await _waiting(server.port, WAITING)
         after = server.resident_bytes()
         for transport, reader in opened:
             reader.done.cancel()
             transport.abort()
     return None if before is None or after is None else (after - before) / WAITING
+
+
+async def _waiting(port: int, more: int) -> list[tuple[asyncio.Transport, Reader]]:
+    """Send so many more requests and come back when all of them wait."""
+    loop, there = asyncio.get_running_loop(), await _open_requests(port)
+    opened = [
+        await loop.create_connection(lambda: Reader("check-wait", 400, LONG_PROMPT), "127.0.0.1", port)
+        for _ in range(more)
+    ]
+    async with asyncio.timeout(PATIENCE_S):
+        while await _open_requests(port) < there + more:  # noqa: ASYNC110 another process has no event to give
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(SETTLE_S)
+    return opened
+
+
+async def _open_requests(port: int) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: check\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return int(orjson.loads(answer.partition(b"\r\n\r\n")[2])["streams"])
 
 
 async def _sleep(streams: int, tok_s: float) -> list[Trace]:

@@ -7,7 +7,7 @@ headers are out, the driver writes to the transport itself.
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import orjson
@@ -120,7 +120,8 @@ class Simulator:
             if asked.fault.hangs:
                 await asyncio.Event().wait()
             answering = self._answering(asked, arrived_ns)
-            if asked.stream:
+            del asked  # and the question in it: many may wait
+            if answering.asked.stream:
                 return await _stream(request, answering, driver)
             return await _whole(request, answering, driver)
         finally:
@@ -136,7 +137,7 @@ class Simulator:
     def _answering(self, asked: Asked, arrived_ns: int) -> Answering:
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         return Answering(
-            asked=asked,
+            asked=replace(asked, question=""),  # it has found its answer
             reply=Reply(asked, self._book),
             arrived_ns=arrived_ns,
             api_ns=api_ns(asked.profile, seed) + asked.fault.first_token_delay_ms * 1_000_000,
