@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -63,7 +62,6 @@ class Exchange:
     begun_ns: int = field(default_factory=now_ns)
     marks: Marks = field(default_factory=Marks)
     deltas: Deltas = field(default_factory=Deltas)
-    times: array[int] = field(default_factory=lambda: array("q"))  # of the deltas, ns
     usage: Usage | None = None
     socket: Closable | None = None
     verdict: str = ""
@@ -82,8 +80,9 @@ class Exchange:
 
     def look(self) -> list[int]:
         """Return the gaps between chunks that have arrived since the last look."""
-        new = self.times[max(0, self.seen - 1) :]
-        self.seen = len(self.times)
+        times = self.deltas.times_ns
+        new = times[max(0, self.seen - 1) :]
+        self.seen = len(times)
         gaps = [b - a for a, b in pairwise(new)]
         self.gaps_ns += gaps
         return gaps

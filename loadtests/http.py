@@ -27,6 +27,7 @@ from webapp.core.spec import PromptSpec
 
 Socket: TypeAlias = gevent.socket.socket
 READ_BYTES = 65_536
+LONG_BYTES, EDGE_BYTES = 4_096, 1_024
 MOST_CONNECTIONS = 10_000
 REST_S = 0.05  # how long the end of a body may come after the end of its stream, before the connection is given up
 ERROR_BODY_BYTES = 65_536
@@ -152,17 +153,16 @@ class Endpoint:
         raise StreamError(kind, f"HTTP {status}{': ' + said if said else ''}", status=status)
 
     def _read(self, response: HTTPSocketPoolResponse, sock: Socket, meter: StreamMeter, exchange: Exchange) -> None:
-        buffer, times = response._body_buffer, exchange.times
+        buffer = response._body_buffer
         at_ns = meter.marks.headers or 0
         slow = self._slow_bytes_per_s
         size = max(256, round(slow / 4)) if slow else READ_BYTES
-        recv, feed, deltas = sock.recv, response.feed, meter.deltas
+        recv, feed = sock.recv, response.feed
         while True:
             if buffer:
-                before = len(deltas)
-                meter.receive(bytes(buffer), at_ns)
+                for part in parts(bytes(buffer)):
+                    meter.receive(part, at_ns)
                 del buffer[:]
-                times.extend([at_ns] * (len(deltas) - before))
             if meter.ended or response.message_complete:
                 return
             data = recv(size)
@@ -186,6 +186,16 @@ class Endpoint:
                     return
         except (OSError, HTTPParseError):
             return  # `release` closes what is not complete
+
+
+def parts(data: bytes) -> tuple[bytes, ...]:
+    """Return a long read in three: its first events, its last, and those between. What is not plain text stands at the
+    beginning or the end of an answer; the meter parses a part that holds any such event, and only copies the others.
+    """
+    if len(data) < LONG_BYTES:
+        return (data,)
+    head, tail = data.find(b"\n\n", EDGE_BYTES) + 2, data.find(b"\n\n", len(data) - EDGE_BYTES) + 2
+    return (data[:head], data[head:tail], data[tail:]) if 2 <= head <= tail else (data,)
 
 
 def _whole(response: HTTPSocketPoolResponse, sock: Socket) -> Any:

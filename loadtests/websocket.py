@@ -214,7 +214,7 @@ class Page:
         _end(exchange, ending)
 
     def _take(self, exchange: Exchange, at_ns: int, lanes: dict[str, Any]) -> None:
-        marks, add, times = exchange.marks, exchange.deltas.add, exchange.times
+        marks, add = exchange.marks, exchange.deltas.add
         for entry in lanes.values():
             for _, letter, text, *_ in entry["d"]:
                 kind = KINDS.get(letter, "content")
@@ -224,7 +224,6 @@ class Page:
                     marks.first_output = at_ns
                 marks.last_token = at_ns
                 add(at_ns, kind, text)
-                times.append(at_ns)
 
 
 def _end(exchange: Exchange, frame: dict[str, Any]) -> None:

@@ -74,7 +74,6 @@ def answered(target: Target, number: int, at_ns: int, drawn: random.Random) -> E
     for place in range(CHUNKS):
         chunk_ns += round(drawn.lognormvariate(16, 0.5)) if place else 0
         exchange.deltas.add(chunk_ns, "content", " word")
-        exchange.times.append(chunk_ns)
     marks.last_token = marks.usage = marks.end = chunk_ns
     exchange.usage = Usage(12, CHUNKS)
     return exchange

@@ -75,7 +75,7 @@ def test_what_the_server_says_of_itself_shows_that_it_stops_when_users_leave(tmp
     assert server["unread_tokens"] < 0.1 * delivered
     assert server["held_ms"] < 500
     running = [line["backends"][slow]["server"] for line in results.live]
-    assert max(state["running"] + state["waiting"] for state in running if state) == 4
+    assert 1 <= max(state["running"] + state["waiting"] for state in running if state) <= 4
 
 
 def test_plain_locust_works_with_workers(tmp_path: Path, live_app: LiveApp) -> None:

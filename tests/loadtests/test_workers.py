@@ -38,10 +38,9 @@ def answered(number: int, t0_ns: int) -> tuple[Exchange, str]:
     chunk_ns = marks.first_token = marks.first_output = marks.sent + drawn.randrange(10**9)
     for _ in range(drawn.randrange(1, 9)):
         exchange.deltas.add(chunk_ns, "content", "word ")
-        exchange.times.append(chunk_ns)
         chunk_ns += drawn.randrange(10**8)
-    marks.last_token, marks.end = exchange.times[-1], chunk_ns
-    exchange.usage = Usage(5, len(exchange.times))
+    marks.last_token, marks.end = exchange.deltas.times_ns[-1], chunk_ns
+    exchange.usage = Usage(5, len(exchange.deltas))
     return exchange, "left" if number % 17 == 0 else "done"
 
 
