@@ -39,6 +39,7 @@ LIVE_S = 0.4
 LOOK_S = 0.1
 STAGE_S = 0.5
 LEAD_S = 0.4  # from deciding on time zero to time zero: long enough for a message to every worker
+LONE_LEAD_S = 0.1
 SETTLE_S = 0.6  # after the last request, for the workers' last report
 SPAWN_PER_S = 100
 NOT_RUN = 2  # exit code
@@ -67,7 +68,8 @@ class Conductor:
     def on_test_start(self, **_: Any) -> None:
         if self.is_worker:
             return  # told by message, which is there first
-        start_s = time.time() + LEAD_S  # noqa: TID251 (a wall clock: workers may live on other hosts)
+        lead_s = LEAD_S if isinstance(self._runner, MasterRunner) else LONE_LEAD_S
+        start_s = time.time() + lead_s  # noqa: TID251 (a wall clock: workers may live on other hosts)
         try:
             plan = self._plan or plain.plan_of(self.environment)
             self._begin(plan, start_s)

@@ -6,6 +6,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
 
+from tests.live import LiveApp
 from tests.loadtests.conftest import Reference
 from tests.loadtests.generator import STAMP, plan, run
 
@@ -35,6 +36,25 @@ def test_arrivals_are_read_and_not_guessed(tmp_path: Path, reference: Reference)
     assert median(gap_errors_ms) < GAP_MS / 4
     assert START_MS <= median(ttfts_ms) < START_MS + 2 * GAP_MS
     assert abs(results.block("ref")["tpot_ms"]["p50"] - GAP_MS) < GAP_MS / 10
+
+
+def test_the_figures_match_the_simulators_own_stamps(tmp_path: Path, live_app: LiveApp) -> None:
+    model = "h100x2-llama-70b"
+    target = (model, f"{live_app.sim_url}/v1", model)
+    results = run(tmp_path, plan(target, users=4, mix="fixed:2000/30", duration_s=2.5))
+    late_ms, tpot_off = [], []
+    for record in results.records:
+        if record["outcome"] != "done":
+            continue
+        stamps = next(times["emitted"] for times in record["server_ms"].values() if "emitted" in times)
+        marks = record["marks_us"]
+        late_ms.append((marks["first_token"] - marks["sent"]) / 1e3 - (stamps["first_ns"] - stamps["arrived_ns"]) / 1e6)
+        tokens = record["output_tokens"] - stamps["first_tokens"]
+        tpot_off.append(record["tpot_us"] * 1e3 * tokens / (stamps["last_ns"] - stamps["first_ns"]) - 1)
+    assert len(late_ms) >= 4
+    assert results.block(model)["ttft_ms"]["p50"] > 100, "a machine that computes prompts makes others wait"
+    assert -1 < median(late_ms) < 10
+    assert abs(median(tpot_off)) < 0.02
 
 
 def test_a_slow_reader_changes_nothing_but_its_own_pace(tmp_path: Path, reference: Reference) -> None:
