@@ -86,6 +86,16 @@ async def test_who_is_woken_late_is_woken_sooner_from_then_on_and_awaits_the_res
     )
 
 
+async def test_who_is_woken_later_than_any_lead_does_not_keep_the_host_busier() -> None:
+    clock = LateClock()
+    pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, most_lead_ns=30_000)
+    metronome = Metronome(clock.at_ns + MS, MS, beats=5)
+    due_ns = list(metronome.due_ns)
+    started(pacer, metronome)
+    clock.advance(clock.at_ns + 10 * MS)
+    assert clock.rung_ns == due_ns
+
+
 async def test_what_is_not_due_within_the_lead_is_not_awaited_awake() -> None:
     clock = FakeClock()
     pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, most_lead_ns=50_000)

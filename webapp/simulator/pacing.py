@@ -96,10 +96,14 @@ class Pacer:
         self._arm()
 
     def _learn_lead(self) -> None:
-        """Wake up the next times by as much earlier as this time was late, and a quarter more."""
+        """Wake up the next times by as much earlier as this time was late, and a quarter more.
+
+        A host so busy that no lead would have helped is not made busier.
+        """
         if self._armed_ns is not None:
-            late_ns = self.now_ns() - self._armed_ns
-            self._lead_ns = min(self._most_lead_ns, max(late_ns * 5 // 4, int(self._lead_ns * LEAD_DECAY)))
+            wanted_ns = (self.now_ns() - self._armed_ns) * 5 // 4
+            kept_ns = int(self._lead_ns * LEAD_DECAY)
+            self._lead_ns = max(kept_ns, wanted_ns) if wanted_ns <= self._most_lead_ns else kept_ns
         self._armed_ns = None
 
     def _awaited_ns(self) -> int:
