@@ -22,8 +22,8 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadtests import plain
 from loadtests.collector import Collector
 from loadtests.servers import Servers
-from loadtests.session import open_session, session_of
-from loadtests.users import locust_users
+from loadtests.session import Session, open_session, session_of
+from loadtests.steering import STEER, Steering
 from webapp.clock import now_ns
 from webapp.core import loadplan, loadsummary
 from webapp.core.loadplan import Plan
@@ -32,16 +32,13 @@ from webapp.core.loadsummary import COMPLETE, INTERRUPTED, STOPPED
 log = logging.getLogger(__name__)
 
 START = "splitsecond_start"
-STEER = "splitsecond_steer"
 STOP = "splitsecond_stop"
 REPORT_S = 0.25
 LIVE_S = 0.4
 LOOK_S = 0.1
-STAGE_S = 0.5
 LEAD_S = 0.4  # from deciding on time zero to time zero: long enough for a message to every worker
 LONE_LEAD_S = 0.1
 SETTLE_S = 0.6  # after the last request, for the workers' last report
-SPAWN_PER_S = 100
 NOT_RUN = 2  # exit code
 
 
@@ -53,10 +50,7 @@ class Conductor:
         self._plan, self._out = plan, out
         self._collector: Collector | None = None
         self._servers: Servers | None = None
-        self._control = ""
         self._greenlet: gevent.Greenlet | None = None
-        self._users = plan.users if plan else 0
-        self._stages = False  # whether the plan's stages say how many users there are, or somebody at the slider
         self._ended = INTERRUPTED
 
     @property
@@ -93,8 +87,8 @@ class Conductor:
         self._collector = Collector(plan, self._out, t0_ns, start_s, sources)
         self._servers = Servers(plan.targets, self._collector.see_server)
         self._servers.begin()
-        self._ended, self._users, self._stages = INTERRUPTED, plan.users, bool(plan.stages)
-        self._greenlet = gevent.spawn(self._conduct, plan)
+        self._ended = INTERRUPTED
+        self._greenlet = gevent.spawn(self._conduct, session, self._collector)
         self._greenlet.link_exception(lambda failed: log.error("conducting failed: %r", failed.exception))
 
     def on_start_message(self, environment: Environment, msg: Any, **_: Any) -> None:
@@ -134,79 +128,29 @@ class Conductor:
     def _runner(self) -> Any:
         return self.environment.runner
 
-    def _conduct(self, plan: Plan) -> None:
-        """Watch the time and the control file, write live lines, and end the run when it is over."""
-        collector = self._collector
-        assert collector is not None
-        live_ns = stage_ns = 0
+    def _conduct(self, session: Session, collector: Collector) -> None:
+        """Watch the time, steer, write live lines, and end the run when it is over."""
+        plan = session.plan
+        live_ns = 0
+        steering = Steering(self.environment, session, self._out)
         settle_s = SETTLE_S if isinstance(self._runner, MasterRunner) else 0.0
         while True:
             gevent.sleep(LOOK_S)
-            self._obey_control(plan)
-            if self._stages and collector.now_ns - stage_ns >= STAGE_S * 1e9:
-                stage_ns = collector.now_ns
-                self._set_users(plan, plan.users_at(stage_ns / 1e9))
+            if not steering.look(collector.now_ns):
+                self._end(STOPPED)
+                return
             if collector.now_ns > 0 and now_ns() - live_ns >= LIVE_S * 1e9:
                 live_ns = now_ns()
                 self._absorb_own()
                 for worker in self._lost():
                     collector.forget(worker)
-                collector.live_line(self._users, self._rate(plan, collector.now_ns))
+                collector.live_line(steering.users, steering.rate_at(collector.now_ns))
             at_s = collector.now_ns / 1e9
             if at_s >= plan.duration_s + plan.grace_s or (at_s >= plan.duration_s + settle_s and collector.drained):
                 break
             if at_s > 1 and collector.drained and plan.mode == "rate" and not plain.serves_ui(self.environment):
                 break  # a trace that was over before its time, or the cap on requests
         self._end(COMPLETE)
-
-    def _obey_control(self, plan: Plan) -> None:
-        """Do what the control file says, whenever that has changed: {"users": N}, {"rate": R} or {"stop": true}."""
-        if self._out is None:
-            return
-        try:
-            text = (self._out / "control.json").read_text(encoding="utf-8")
-        except OSError:
-            return
-        if text == self._control:
-            return
-        try:
-            wish = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            return  # half written; it is looked at again
-        self._control = text
-        if wish.get("stop"):
-            self._end(STOPPED)
-            raise gevent.GreenletExit
-        most = max(1, len(plan.targets))
-        if isinstance(users := wish.get("users"), int) and plan.mode != "rate":
-            self._stages = False
-            self._set_users(plan, max(0, min(users, plan.caps.users // most)))
-        if isinstance(rate := wish.get("rate"), int | float) and plan.mode == "rate" and plan.schedule.steerable:
-            self._set_rate(max(0.0, min(float(rate), plan.caps.rate / most)))
-
-    def _set_users(self, plan: Plan, users: int) -> None:
-        if users == self._users:
-            return
-        self._users = users
-        count = locust_users(plan, users)
-        gevent.spawn(self._runner.start, count, max(1, min(SPAWN_PER_S, count)))
-
-    def _set_rate(self, rate: float) -> None:
-        """Change the schedule, here and on every worker, from one instant on that lies ahead of all messages."""
-        session = session_of(self.environment)
-        if session is None or self._collector is None:
-            return
-        at_s = max(0.0, self._collector.now_ns / 1e9) + LEAD_S
-        session.registry.steer(at_s, rate)
-        if isinstance(self._runner, MasterRunner):
-            self._runner.send_message(STEER, {"at_s": at_s, "rate": rate})
-
-    def _rate(self, plan: Plan, at_ns: int) -> float | None:
-        """Return the open loop's rate per second on each backend, None without one."""
-        session = session_of(self.environment)
-        if session is None or not plan.schedule.steerable or plan.mode != "rate":
-            return None
-        return session.registry.schedule.rate_at(at_ns / 1e9)
 
     def _end(self, ended: str) -> None:
         self._ended = ended

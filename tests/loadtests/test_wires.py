@@ -72,7 +72,7 @@ def test_what_the_server_says_of_itself_shows_that_it_stops_when_users_leave(tmp
     server = block["server"]
     delivered = sum(record["output_tokens"] or 0 for record in results.records)
     assert server["output_tokens"] >= delivered > 0
-    assert server["unread_tokens"] < 0.1 * delivered
+    assert server["unread_tokens"] <= 3 * block["requests"]["left"], "of the 60 of each that were asked for"
     assert server["held_ms"] < 500
     running = [line["backends"][slow]["server"] for line in results.live]
     assert 1 <= max(state["running"] + state["waiting"] for state in running if state) <= 4

@@ -1,0 +1,83 @@
+"""How much load there is while a run goes on: as its stages plan it, or as somebody asks for in its control file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gevent  # type: ignore[import-untyped]
+import orjson
+from locust.env import Environment
+from locust.runners import MasterRunner
+
+from loadtests.session import Session
+from loadtests.users import locust_users
+
+STEER = "splitsecond_steer"
+AHEAD_S = 0.4  # a change of rate lies so far ahead that its message is with every worker before
+STAGE_S = 0.5
+SPAWN_PER_S = 100
+
+
+class Steering:
+    """On the master, or the only process. `users` is how many there are on each backend."""
+
+    def __init__(self, environment: Environment, session: Session, out: Path | None) -> None:
+        self._environment, self._session, self._plan = environment, session, session.plan
+        self._file = out / "control.json" if out is not None else None
+        self._obeyed = ""
+        self._staged = bool(session.plan.stages)
+        self._stage_ns = 0
+        self.users = session.plan.users
+
+    def rate_at(self, at_ns: int) -> float | None:
+        """Return an open loop's rate per second on each backend, None where there is none that could be steered."""
+        if self._plan.mode != "rate" or not self._plan.schedule.steerable:
+            return None
+        return self._session.registry.schedule.rate_at(at_ns / 1e9)
+
+    def look(self, at_ns: int) -> bool:
+        """Do what is due at `at_ns` after the run's start; return False where the run is to be stopped."""
+        wish = self._wish()
+        if wish.get("stop"):
+            return False
+        self._obey(wish, at_ns)
+        if self._staged and at_ns - self._stage_ns >= STAGE_S * 1e9:
+            self._stage_ns = at_ns
+            self._set_users(self._plan.users_at(at_ns / 1e9))
+        return True
+
+    def _wish(self) -> dict[str, Any]:
+        """Return what the control file asks for, {} where that is nothing new or nothing that can be read (yet)."""
+        try:
+            text = self._file.read_text(encoding="utf-8") if self._file else ""
+            wish = orjson.loads(text) if text != self._obeyed else {}
+        except (OSError, ValueError):
+            return {}
+        self._obeyed = text
+        return wish if isinstance(wish, dict) else {}
+
+    def _obey(self, wish: dict[str, Any], at_ns: int) -> None:
+        plan, backends = self._plan, max(1, len(self._plan.targets))
+        users, rate = wish.get("users"), wish.get("rate")
+        if isinstance(users, int) and plan.mode != "rate":
+            self._staged = False
+            self._set_users(max(0, min(users, plan.caps.users // backends)))
+        if isinstance(rate, int | float) and self.rate_at(at_ns) is not None:
+            self._set_rate(max(0.0, min(float(rate), plan.caps.rate / backends)), at_ns)
+
+    def _set_users(self, users: int) -> None:
+        if users == self.users:
+            return
+        self.users = users
+        count = locust_users(self._plan, users)
+        runner: Any = self._environment.runner
+        gevent.spawn(runner.start, count, max(1, min(SPAWN_PER_S, count)))
+
+    def _set_rate(self, rate: float, at_ns: int) -> None:
+        """Change the schedule, here and on every worker, from one instant on."""
+        from_s = max(0.0, at_ns / 1e9) + AHEAD_S
+        self._session.registry.steer(from_s, rate)
+        runner: Any = self._environment.runner
+        if isinstance(runner, MasterRunner):
+            runner.send_message(STEER, {"at_s": from_s, "rate": rate})
