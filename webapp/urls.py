@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from webapp.views import backends, load, pages, runs
+from webapp.views import backends, load, loadhelp, pages, runs
 
 urlpatterns = [
     path("", pages.arena, name="arena"),
@@ -19,7 +19,7 @@ urlpatterns = [
     path("backends/<slug:slug>/edit/", backends.edit, name="backend-edit"),
     path("backends/<slug:slug>/test/", backends.test, name="backend-test"),
     path("backends/<slug:slug>/remove/", backends.remove, name="backend-remove"),
-    path("help/load/", load.explain, name="help-load"),
+    path("help/load/", loadhelp.explain, name="help-load"),
     path("load/", load.index, name="load"),
     path("load/start/", load.start, name="load-start"),
     path("load/drawer/", load.drawer, name="load-drawer"),

@@ -73,12 +73,6 @@ def _index(
 
 
 @require_safe
-def explain(request: HttpRequest) -> HttpResponse:
-    """Show what load tests can do, and what their figures mean."""
-    return render(request, "help/load.html", {"nav": "help", **contexts.explained()})
-
-
-@require_safe
 @ensure_csrf_cookie
 def drawer(request: HttpRequest) -> HttpResponse:
     """Show the arena's load controls: of the run that is going on, else of the last (`after`), to start another."""

@@ -9,8 +9,7 @@ from django.urls import reverse
 
 from webapp.core.charts import Spec
 from webapp.core.loadplan import CAPS
-from webapp.core.loadsummary import DEFINITIONS, load_words, rates, span
-from webapp.core.slo import PRESETS
+from webapp.core.loadsummary import load_words, rates, span
 from webapp.core.stats import ENOUGH_FOR
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
@@ -27,14 +26,6 @@ FIGURES = (
     ("e2e", "Whole answer", "e2e"),
 )  # in a summary, in words, and in the definitions
 WIRES = {"sse": "the machine wire (/v1)", "ws": "the page's socket", "direct": "the backends' own URLs"}
-MIXES = {
-    "chat": "short questions, 120 tokens out",
-    "conversation": "1k in, 211 out on average, spread as in Azure's trace of conversations",
-    "code": "2k in, 28 out on average, spread as in Azure's trace of code completion",
-    "8k": "prompts of about 8,000 tokens, 200 out",
-    "8k-prefix": "the same, with 7,000 tokens that all share",
-    "one-token": "one token out: the first token and nothing else",
-}
 LEAST_MOST_RATE = 20.0  # requests per second: how far up a slider goes at least
 VERDICT_LEVELS = {0: "good", 1: "bad", 3: "bad", 4: "unknown"}
 
@@ -161,12 +152,6 @@ def result(run: LoadRun) -> dict[str, Any]:
             for name in ("summary.json", "requests.jsonl", "vllm.json", "report.html")
         ],
     }
-
-
-def explained() -> dict[str, Any]:
-    """Return the context of `help/load.html`."""
-    slos = [(name, f"{slo.sentence}, for {slo.target:.0%} of requests") for name, slo in PRESETS.items()]
-    return {"definitions": list(DEFINITIONS.items()), "mixes": list(MIXES.items()), "slos": slos}
 
 
 def charts(run: LoadRun) -> dict[str, Spec]:
