@@ -42,7 +42,8 @@ class Arena {
     this.element = element;
     this.recording = new Recording();
     this.recording.run = element.dataset.run;
-    this.strip = new RaceStrip($("race"), this.recording, rows);
+    this.rows = rows();
+    this.strip = new RaceStrip($("race"), this.recording, () => this.rows); // asked in every frame: read when swapped
     this.text = new TextPane(this.recording);
     this.speech = new Speech(this.recording);
     this.replay = new Replay(this.recording, this.strip, {
@@ -193,6 +194,8 @@ class Arena {
 
   /** Fragments came in: bind to the new nodes and bring them to the present state. */
   swapped() {
+    document.body.dataset.lanes = $("lanes").dataset.count;
+    this.rows = rows();
     this.syncButtons();
     this.sayVerdict();
     this.load.showMarks();

@@ -7,8 +7,12 @@ const frozen = new Map(); // element id → the original that a stand-in replace
 /** Our own figures; the server's are under one key and come as a block. */
 function figuresOf(readout) { return readout.querySelectorAll(".figures-main .figure, .figures-more:not(.server) .figure"); }
 
+/** Write into the text node that is there: a new one would be styled and laid out from scratch. */
 function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  if (node.textContent === text) return;
+  const only = node.childNodes.length === 1 && node.firstChild.nodeType === Node.TEXT_NODE;
+  if (only && text) node.firstChild.data = text;
+  else node.textContent = text;
 }
 
 /** Update `target` from `fresh` in place. False when that is not possible: swap it then. */
@@ -24,13 +28,30 @@ export function patch(target, fresh) {
     setText(old[i].querySelector(".unit"), figure.querySelector(".unit").textContent);
     for (const mark of MARKS) old[i].toggleAttribute(mark, figure.hasAttribute(mark));
   });
-  const phases = current.querySelector(".phases");
-  const freshPhases = fresh.querySelector(".phases");
-  if (phases.innerHTML !== freshPhases.innerHTML) phases.replaceChildren(...freshPhases.childNodes);
+  patchPhases(current.querySelector(".phases"), fresh.querySelector(".phases"));
   current.querySelector(".server")?.remove();
   const server = fresh.querySelector(".server");
   if (server) current.append(server);
   return true;
+}
+
+const partsOf = (phases) => [...phases.querySelectorAll("rect, span")];
+const sort = (part) => `${part.nodeName} ${part.dataset.phase} ${"unknown" in part.dataset}`;
+
+/** The same phases as before get new widths and words; others take their place. */
+function patchPhases(phases, fresh) {
+  const old = partsOf(phases);
+  const now = partsOf(fresh);
+  if (old.length !== now.length || now.some((part, i) => sort(part) !== sort(old[i]))) {
+    phases.replaceChildren(...fresh.childNodes);
+    return;
+  }
+  now.forEach((part, i) => {
+    for (const name of ["x", "width"]) if (part.hasAttribute(name)) old[i].setAttribute(name, part.getAttribute(name));
+    if (part.nodeName === "SPAN") setText(old[i].querySelector("b"), part.querySelector("b").textContent);
+  });
+  const label = fresh.querySelector("svg").getAttribute("aria-label");
+  phases.querySelector("svg").setAttribute("aria-label", label);
 }
 
 /** "Elapsed" becomes "Total" when its lane ends. */
