@@ -51,6 +51,8 @@ class Conductor:
         self._collector: Collector | None = None
         self._servers: Servers | None = None
         self._greenlet: gevent.Greenlet | None = None
+        self._untold: dict[str, dict[str, Any]] = {}  # on a master: workers from which nothing has come yet
+        self._start_s = 0.0  # on a worker: which start it has heard of
         self._ended = INTERRUPTED
 
     @property
@@ -72,12 +74,16 @@ class Conductor:
             self.environment.process_exit_code = NOT_RUN
             gevent.spawn(self._quit)
             return
-        runner: Any = self.environment.runner
-        if isinstance(runner, MasterRunner):
-            for worker in runner.clients.all:
-                index = self._runner.get_worker_index(worker.id)
-                data = {"plan": orjson.dumps(plan.as_data()), "start_s": start_s, "worker": index}
-                runner.send_message(START, {**data, "workers": len(runner.clients.all)}, client_id=worker.id)
+        if isinstance(self._runner, MasterRunner):
+            workers = [worker.id for worker in self._runner.clients.all]
+            data = {"plan": orjson.dumps(plan.as_data()), "start_s": start_s, "workers": len(workers)}
+            self._untold = {id: {**data, "worker": place} for place, id in enumerate(workers)}
+            self._tell()
+
+    def _tell(self) -> None:
+        """Send the plan to the workers that have reported nothing yet: who has just connected may have missed it."""
+        for id, data in self._untold.items():
+            self._runner.send_message(START, data, client_id=id)
 
     def _begin(self, plan: Plan, start_s: float) -> None:
         session = open_session(self.environment, plan)
@@ -92,10 +98,13 @@ class Conductor:
         self._greenlet.link_exception(lambda failed: log.error("conducting failed: %r", failed.exception))
 
     def on_start_message(self, environment: Environment, msg: Any, **_: Any) -> None:
-        """On a worker: the plan and the instant of time zero."""
+        """On a worker: the plan and the instant of time zero, perhaps once more."""
+        if msg.data["start_s"] == self._start_s:
+            return
+        self._start_s = msg.data["start_s"]
         plan = loadplan.from_data(orjson.loads(msg.data["plan"]))
         session = open_session(environment, plan, msg.data["worker"], msg.data["workers"])
-        session.registry.begin(local_instant(msg.data["start_s"]))
+        session.registry.begin(local_instant(self._start_s))
 
     def on_steer_message(self, environment: Environment, msg: Any, **_: Any) -> None:
         """On a worker: another rate from an instant of the run on, which lies a little ahead."""
@@ -117,6 +126,7 @@ class Conductor:
     def on_worker_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         """On the master: add a worker's part."""
         if self._collector is not None and "splitsecond" in data:
+            self._untold.pop(client_id, None)
             self._collector.absorb(client_id, data["splitsecond"])
 
     def _absorb_own(self) -> None:
@@ -142,6 +152,7 @@ class Conductor:
             if collector.now_ns > 0 and now_ns() - live_ns >= LIVE_S * 1e9:
                 live_ns = now_ns()
                 self._absorb_own()
+                self._tell()
                 for worker in self._lost():
                     collector.forget(worker)
                 collector.live_line(steering.users, steering.rate_at(collector.now_ns))

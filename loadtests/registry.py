@@ -86,9 +86,14 @@ class Registry:
         return count * self.workers + self.worker
 
     @property
+    def full(self) -> bool:
+        """Whether not even a request that is due may begin: it was stopped, or this process's share has been asked."""
+        return self.stopping or self.begun * self.workers >= self.plan.max_requests
+
+    @property
     def over(self) -> bool:
-        """Whether no further request may begin: the time is up, a cap is reached, a trace at its end, or a stop."""
-        if self.stopping or self.exhausted or self.begun * self.workers >= self.plan.max_requests:
+        """Whether no further request becomes due: full, the time is up, or a trace is at its end."""
+        if self.full or self.exhausted:
             return True
         return self.started.is_set() and now_ns() - self.t0_ns >= self.plan.duration_s * NS_PER_S
 

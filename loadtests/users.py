@@ -198,7 +198,7 @@ class OpenLoop(User):
         registry = self.session.registry
         registry.started.wait()
         last: int | None = -1
-        while last is not None and not registry.over:
+        while last is not None:
             last = self._walk(last)
         registry.children.join()
         registry.exhausted = True
@@ -220,7 +220,7 @@ class OpenLoop(User):
             at_ns = registry.t0_ns + arrival.at_ns
             if happened_by(steered, at_ns):
                 return last
-            if registry.over:
+            if registry.full:
                 return None
             last = arrival.number
             for k in shuffled(plan.seed, arrival.number, len(plan.targets)):
@@ -239,11 +239,13 @@ class OpenLoop(User):
         wire = free.pop() if free else session.wires.wire(target)
         dialogue = Dialogue(session, target, arrival.number)
         for _ in range(session.registry.mix.turns):
+            if session.registry.full:  # many can be due at once
+                break
             exchange = ask(self.environment, session.registry, wire, dialogue.job(at_ns, arrival, arrival.number))
             dialogue.heard(exchange)
             at_ns = now_ns() + dialogue.pause_ns()
             sleep_until(at_ns)
-            if exchange.verdict or session.registry.stopping:
+            if exchange.verdict:
                 break
         free.append(wire)
 

@@ -119,7 +119,7 @@ def test_a_master_and_two_workers_walk_one_schedule(tmp_path: Path, reference: R
 
 
 def test_workers_keep_the_caps_together(tmp_path: Path, reference: Reference) -> None:
-    schedule = {"kind": "constant", "rates": [[0, 50]]}
+    schedule = {"kind": "constant", "rates": [[0, 5]], "spikes": [[0.3, 60]]}
     target = ("ref", reference.url, "ref-500x3+6ms")
     parameters = plan(
         target, mode="rate", schedule=schedule, mix="fixed:20/3", workers=2, max_requests=8, duration_s=30
