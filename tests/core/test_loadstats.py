@@ -13,6 +13,7 @@ from webapp.core.generator import Watch
 from webapp.core.histogram import Histogram
 from webapp.core.loadrecord import CATEGORIES, Record, category, record_from_data
 from webapp.core.loadstats import BackendStats, LoadStats, Window, exit_code
+from webapp.core.loadsummary import patience_words
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -186,3 +187,15 @@ def test_a_generator_that_was_late_is_found_out() -> None:
 
 def test_an_unknown_backend_merges_to_nothing() -> None:
     assert BackendStats.from_data(orjson.loads(orjson.dumps(BackendStats().as_data()))) == BackendStats()
+
+
+def test_users_who_left_are_told_of_with_what_the_server_did_for_them() -> None:
+    gone = record(outcome="left", marks={"end": 3 * S}, gaps_ns=(), output_tokens=None, tpot_ns=None)
+    found = block(stats(*[gone] * 4))
+    assert found["left_ms"]["p50"] == pytest.approx(1000, rel=0.01)
+    assert patience_words(found).endswith("what the server did then is not known.")
+    found["server"] = {"unread_tokens": 120, "held_ms": 340.0}
+    assert patience_words(found) == (
+        "4 left without an answer, after 1000 ms (p50); the server produced 120 tokens for nobody and went on for 340 ms."
+    )
+    assert patience_words(block(stats(record()))) == ""

@@ -170,8 +170,24 @@ def table(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"{slug:28}" + "".join(f"{cell:>10}" for cell in cells)
         for error in block["errors"][:3]:
             yield f"  {error['count']} × {error['kind']}: {error['message']}"
+        if words := patience_words(block):
+            yield f"  {words}"
         for warning in block["warnings"]:
             yield f"  ! {warning}"
+
+
+def patience_words(block: Mapping[str, Any]) -> str:
+    """Say who left a backend without an answer and what its server did for them, "" where nobody did."""
+    left, server = block["requests"]["left"], block.get("server") or {}
+    if not left:
+        return ""
+    after = f"{left} left without an answer, after {number(block['left_ms']['p50'])} ms (p50)"
+    told = [
+        (server.get("unread_tokens"), "produced {:.0f} tokens for nobody"),
+        (server.get("held_ms"), "went on for {:.0f} ms"),
+    ]
+    said = " and ".join(words.format(value) for value, words in told if value is not None)
+    return f"{after}; the server {said}." if said else f"{after}; what the server did then is not known."
 
 
 def number(value: float | None) -> str:

@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from webapp.core import charts
 from webapp.core.loadstats import FIGURES
-from webapp.core.loadsummary import load_words, number
+from webapp.core.loadsummary import load_words, number, patience_words
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +214,11 @@ def _errors(backends: Mapping[str, Any]) -> SafeString:
 
 
 def _notes(summary: Mapping[str, Any]) -> SafeString:
-    warnings = [(slug, text) for slug, block in summary["backends"].items() for text in block["warnings"]]
+    warnings = [
+        (slug, text)
+        for slug, block in summary["backends"].items()
+        for text in filter(None, [patience_words(block), *block["warnings"]])
+    ]
     generator = summary["generator"]
     lines = [
         f"Generator: {generator['verdict']}; loop lag p99 {number(generator['hub_lag_ms']['p99'])} ms, requests began "
