@@ -196,6 +196,7 @@ def test_users_who_left_are_told_of_with_what_the_server_did_for_them() -> None:
     assert patience_words(found).endswith("what the server did then is not known.")
     found["server"] = {"unread_tokens": 120, "held_ms": 340.0}
     assert patience_words(found) == (
-        "4 left without an answer, after 1000 ms (p50); the server produced 120 tokens for nobody and went on for 340 ms."
+        "4 left without an answer, after 1000 ms (p50); "
+        "the server produced 120 tokens for nobody and went on for 340 ms."
     )
     assert patience_words(block(stats(record()))) == ""
