@@ -20,7 +20,7 @@ SPAWN_PER_S = 100
 
 
 class Steering:
-    """On the master, or the only process. `users` is how many there are on each backend."""
+    """On the master, or the only process."""
 
     def __init__(self, environment: Environment, session: Session, out: Path | None) -> None:
         self._environment, self._session, self._plan = environment, session, session.plan
@@ -28,7 +28,14 @@ class Steering:
         self._obeyed = ""
         self._staged = bool(session.plan.stages)
         self._stage_ns = 0
-        self.users = session.plan.users
+
+    @property
+    def users(self) -> int:
+        """How many users there are to be on each backend, whoever has said so: the plan, this, or Locust's own page."""
+        if self._plan.mode == "rate":
+            return self._plan.users
+        runner: Any = self._environment.runner
+        return int(runner.target_user_count) // locust_users(self._plan, 1)
 
     def rate_at(self, at_ns: int) -> float | None:
         """Return an open loop's rate per second on each backend, None where there is none that could be steered."""
@@ -69,7 +76,6 @@ class Steering:
     def _set_users(self, users: int) -> None:
         if users == self.users:
             return
-        self.users = users
         count = locust_users(self._plan, users)
         runner: Any = self._environment.runner
         gevent.spawn(runner.start, count, max(1, min(SPAWN_PER_S, count)))

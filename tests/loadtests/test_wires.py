@@ -89,6 +89,7 @@ def test_plain_locust_works_with_workers(tmp_path: Path, live_app: LiveApp) -> N
     assert counts["ok"] > 2
     assert counts["failed"] == 0
     assert {record["user"] % 2 for record in results.records} == {0, 1}
+    assert results.live[-1]["users"] == 2
 
 
 def test_plain_locust_ends_at_once_where_it_cannot_be_run_and_says_why(live_app: LiveApp) -> None:
