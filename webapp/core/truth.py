@@ -16,7 +16,10 @@ BLOCK = "emitted"  # the name inside a server's own times
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """When a server took a request and wrote its first and last text, ns of its own monotonic clock."""
+    """When a server took a request and wrote its first and last text, ns of its own monotonic clock.
+
+    `first_tokens` are those of the first piece of text. On the wire: the block `emitted` of `time_info`.
+    """
 
     arrived_ns: int
     first_ns: int

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from webapp.core.truth import Emitted
 from webapp.simulator import faults_events as odd
 from webapp.simulator.engine import RequestTimes
 from webapp.simulator.faults import Ending, Framing
@@ -16,7 +17,6 @@ from webapp.simulator.reply import Chunk, Gatherer, Reply
 from webapp.simulator.request import Asked, BadRequest
 from webapp.simulator.wire import (
     DONE,
-    Emitted,
     StreamEncoder,
     Timing,
     completion,

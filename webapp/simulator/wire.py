@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from webapp.core.truth import BLOCK, Emitted
 from webapp.simulator.engine import RequestTimes
 from webapp.simulator.faults import FAULTS
 from webapp.simulator.profile import Profile
@@ -31,16 +32,6 @@ class Timing:
     first_ns: int
     last_ns: int
     times: RequestTimes
-
-
-@dataclass(frozen=True, slots=True)
-class Emitted:
-    """When a stream was really written, monotonic ns: its request came, its first and its last text went out."""
-
-    arrived_ns: int
-    first_ns: int
-    last_ns: int
-    first_tokens: int
 
 
 def answer_id(shape: str, token: str) -> str:
@@ -130,7 +121,7 @@ def time_info_of(timing: Timing, emitted: Emitted | None = None) -> dict[str, An
         "parts": {name.removesuffix("_ns"): part / 1e9 for name, part in timing.times.split._asdict().items()},
     }
     if emitted is not None:
-        info["emitted"] = asdict(emitted)
+        info[BLOCK] = asdict(emitted)
     return info
 
 
