@@ -26,6 +26,7 @@ from webapp.views import contexts
 from webapp.views.readouts import readout
 
 FRAME_S = 0.016
+REST_S = 0.008  # at least, from the end of one frame's work to the next: other sockets want their turn too
 READOUT_NS = 200_000_000
 MOST_DELTAS = 500  # in one frame: about 20 kB
 FIGURES_ON_WIRE = ("ttft_ms", "ttfo_ms", "tpot_ms", "e2e_ms", "output_tokens", "tokens_source", "tok_s")
@@ -94,16 +95,18 @@ class Follower:
                 await self._send_parts(PARTS)
             await self._send_json(self._attached())
             await self._meet_lanes(have, run_id)
+            loop = asyncio.get_running_loop()
             while True:
+                due_s = loop.time() + FRAME_S
                 await self._flush()
-                await self._pause()
+                await self._pause(max(due_s, loop.time() + REST_S))
         finally:
             self.arena.followers.remove(self)
 
-    async def _pause(self) -> None:
-        """Wait for the next frame's turn, then for something new; a running arena is looked at for its clocks too."""
+    async def _pause(self, due_s: float) -> None:
+        """Wait until a frame is due, then for something new; a running arena is looked at for its clocks too."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(FRAME_S):
+            async with asyncio.timeout_at(due_s):
                 await self._urgent.wait()
         self._urgent.clear()
         with suppress(TimeoutError):
