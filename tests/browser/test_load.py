@@ -23,6 +23,14 @@ DRAWN = """
 """
 
 
+MARKS_IN_SIGHT = """
+() => [...document.querySelectorAll(".lane")].every((lane) => {
+  const mark = lane.querySelector(".lane-load").getBoundingClientRect();
+  return mark.height > 10 && mark.bottom <= lane.getBoundingClientRect().bottom;
+})
+"""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def drawing_library() -> None:
     ensure_bundle()
@@ -85,6 +93,9 @@ async def test_the_drawer_loads_the_lanes_backends_and_leaves_their_figures_in_s
     for place in (0, 1):
         mark = await stage.lane(place).card.locator(".lane-load").inner_text()
         assert re.search(r"TTFT [\d.]+ m?s, (the \d+\w\w percentile of|among) 3 users right now · calm", mark), mark
+    for height in (720, 800, 860, 900, 940, 1080):
+        await stage.page.set_viewport_size({"width": 1440, "height": height})
+        assert await stage.page.evaluate(MARKS_IN_SIGHT), f"each lane's mark is in sight at {height} px"
     await drawer.stop()
 
 
