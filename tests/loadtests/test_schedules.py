@@ -54,7 +54,7 @@ def test_a_running_open_loop_takes_another_rate_and_keeps_its_times_and_numbers(
     model = "ref-200x5+2ms"
     schedule = {"kind": "constant", "rates": [[0, 5]]}
     target = ("ref", reference.url, model)
-    process = start(tmp_path, plan(target, mode="rate", schedule=schedule, workers=2, mix="fixed:20/5", duration_s=4.0))
+    process = start(tmp_path, plan(target, mode="rate", schedule=schedule, workers=2, mix="fixed:20/5", duration_s=3.0))
     assert until(lambda: len(reference.streams(model)) > 4)
     (tmp_path / "control.json").write_text('{"rate": 40}')
     results = Results(tmp_path, process.wait(END_S))
@@ -65,7 +65,7 @@ def test_a_running_open_loop_takes_another_rate_and_keeps_its_times_and_numbers(
     place = gaps.index(25_000)
     assert set(gaps[: place - 1]) == {200_000}
     assert set(gaps[place:]) == {25_000}
-    assert times[-1] > 3_900_000, "it goes on to the run's end"
+    assert times[-1] > 2_900_000, "it goes on to the run's end"
     assert {record["marks_us"]["sent"] is not None for record in results.records} == {True}
     rates = [line["rate"] for line in results.live]
     assert (rates[0], rates[-1]) == (5, 40)

@@ -35,7 +35,7 @@ def _result(plan: Plan, stats: LoadStats, place: int, measured_s: float, date: s
         "num_prompts": backend.asked,
         "request_rate": plan.schedule.most() if open_loop else "inf",
         "burstiness": 1 / plan.schedule.cv**2,
-        "max_concurrency": None if open_loop else plan.users,
+        "max_concurrency": None if open_loop else plan.most_users,
         "duration": measured_s,
         "completed": backend.ok,
         "failed": backend.failed,
