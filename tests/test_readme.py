@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from webapp.services.speed import kept
+
 ROOT = Path(__file__).resolve().parent.parent
+README_ACCURACY = r"(?m)^\| (\d+) \| ([\d.]+ / [\d.]+ ms) \| ([\d.]+ / [\d.]+ ms) \|$"
 
 
 def test_every_setting_from_the_environment_is_in_the_readme() -> None:
@@ -21,6 +24,13 @@ def test_every_command_in_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"manage\.py (\w+)", readme)) <= commands
     assert set(re.findall(r"(?m)(?:^|`)make (\w+)", readme)) <= targets
+
+
+def test_the_readme_states_the_accuracy_that_was_measured_last() -> None:
+    truth = {row["id"][1:]: row["ours"] for row in kept() if re.fullmatch(r"T\d+", row["id"])}
+    assert truth
+    told = {n: f"{ttft}, {gap}" for n, ttft, gap in re.findall(README_ACCURACY, (ROOT / "README.md").read_text())}
+    assert told == truth
 
 
 def test_the_readmes_picture_is_there_and_small() -> None:

@@ -8,6 +8,7 @@ urlpatterns = [
     path("", pages.arena, name="arena"),
     path("help/", pages.help_page, name="help"),
     path("help/simulator/", pages.accuracy, name="accuracy"),
+    path("help/speed/", pages.speed, name="speed"),
     path("runs/", runs.index, name="runs"),
     path("runs/<slug:comparison_id>/", runs.comparison, name="comparison"),
     path("runs/<slug:comparison_id>/record.json", runs.record, name="record"),

@@ -51,6 +51,12 @@ class Row:
         shown = self.value_text or ("" if self.value is None else f"{self.value:.2f}")
         return (self.id, self.figure, self.ours, self.reference, shown, self.target_text, self.met)
 
+    def shown(self, about: dict[str, Any], date: str) -> dict[str, str]:
+        """Return what the app's help page shows of the row."""
+        names = ("id", "figure", "ours", "reference", "ratio", "target", "met")
+        where = f"{about['cores']} cores, Python {about['python']}, {platform.system()} {platform.machine()}"
+        return {**dict(zip(names, self.cells(), strict=True)), "note": self.note, "date": date, "where": where}
+
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "met": self.met}
 

@@ -26,14 +26,26 @@ from webapp import drain
 from webapp.asgi import application
 from webapp.middleware import HEADERS
 from webapp.models import Backend, Comparison, Turn
-from webapp.services import backends
+from webapp.services import backends, speed
 from webapp.services.scenarios import scenarios
 from webapp.urls import urlpatterns
 from webapp.views import pages
 
 ACTING = {"backend-test", "backend-remove", "unlock", "keep"}  # POST only
 # Every address of these shows something; other routes may answer otherwise, but act on nothing all the same.
-PAGES = {"arena", "help", "help-load", "accuracy", "runs", "comparison", "turn", "backends", "backend-add", "backend-edit"}
+PAGES = {
+    "arena",
+    "help",
+    "help-load",
+    "accuracy",
+    "speed",
+    "runs",
+    "comparison",
+    "turn",
+    "backends",
+    "backend-add",
+    "backend-edit",
+}
 FILES = {"record", "healthz", "asset"}
 MACHINE_WIRE = ("/v1/models", "/v1/chat/completions", "/v1/nothing")
 ODD = ("%00", "%ff", "..%2f..%2fmanage.py", "a" * 3000, "%F0%9F%92%A9", "'--", "<script>", "\\..\\x")
@@ -370,3 +382,31 @@ def test_an_answer_that_failed_is_not_kept_as_a_recording(rows: None) -> None:
     _, kept = kept_run("fault-u14")
     assert Client().post(f"/runs/{kept.id}/{kept.turns.all()[0].id}/keep/").status_code == 403
     assert not Backend.objects.exists()
+
+
+def test_the_speed_page_shows_every_kept_figure_beside_its_reference_and_says_what_is_missed() -> None:
+    rows = speed.kept()
+    html = unescape(Client().get(reverse("speed")).content.decode())
+    lines = re.findall(r"<tr>.*?</tr>", html, re.DOTALL)[1:]
+    assert rows
+    assert len(lines) == len(rows)
+    for row, line in zip(rows, lines, strict=True):
+        shown = [row[name].strip() for name in ("id", "figure", "ours", "reference", "ratio", "target", "note")]
+        assert all(text in line for text in shown)
+        assert ("missed" in line) == (row["met"] == "NO")
+
+
+def test_figures_that_are_measured_again_take_the_place_of_the_old_ones(tmp_path: Path, monkeypatch: Any) -> None:
+    def row(figure: str, ours: str) -> dict[str, str]:
+        return {"id": "P4", "figure": figure, "ours": ours}
+
+    monkeypatch.setattr(speed, "KEPT", tmp_path / "speed.json")
+    speed.kept.cache_clear()
+    try:
+        assert speed.kept() == []
+        speed.keep([row("memory", "2"), row("delay", "1")])
+        speed.keep([row("close", "5"), row("memory", "3")])
+        assert speed.kept() == [row("memory", "3"), row("delay", "1"), row("close", "5")]
+    finally:
+        monkeypatch.undo()
+        speed.kept.cache_clear()

@@ -21,6 +21,7 @@ from webapp.services.accuracy import kept
 from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
 from webapp.services.opening import open_arena
+from webapp.services.speed import kept as kept_speed
 from webapp.services.writer import writer
 from webapp.views import contexts
 
@@ -57,6 +58,12 @@ def accuracy(request: HttpRequest) -> HttpResponse:
     """Show how far the simulator is off against every published measurement that ships with it."""
     tables = [contexts.accuracy_table(table) for table in kept()["tables"]]
     return render(request, "help/simulator.html", {"nav": "help", "tables": tables})
+
+
+@require_safe
+def speed(request: HttpRequest) -> HttpResponse:
+    """Show what Splitsecond itself costs, beside references."""
+    return render(request, "help/speed.html", {"nav": "help", "rows": contexts.speed_rows(kept_speed())})
 
 
 @require_safe
