@@ -39,6 +39,11 @@ def opened(kind: str, made: bytes) -> tuple[float, float, str]:
     return float(box[1]), float(box[2]), ""
 
 
+def unnumbered(svg: bytes) -> bytes:
+    """Return an SVG without the numbers of its ids: the library counts them up from chart to chart."""
+    return re.sub(rb'(id="|url\(#)([a-z]+)\d+', rb"\1\2", svg)
+
+
 def is_whole(kind: str, made: bytes, spec: dict[str, Any]) -> None:
     width, height, words = opened(kind, made)
     assert WIDTH < width < 1.5 * WIDTH
@@ -58,7 +63,7 @@ def test_a_chart_is_exported_by_the_view_as_the_page_draws_it(kind: str) -> None
     assert f".{kind}" in reply["Content-Disposition"]
     is_whole(kind, reply.content, spec)
     if kind == "svg":
-        assert reply.content == charts.made(spec, kind), "the very same specification"
+        assert unnumbered(reply.content) == unnumbered(charts.made(spec, kind)), "the very same specification"
 
 
 def test_all_charts_are_exported_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
