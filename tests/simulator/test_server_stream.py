@@ -14,8 +14,9 @@ from webapp.simulator.text import split_tokens
 
 
 async def test_it_says_what_it_serves(client: aiohttp.ClientSession) -> None:
-    async with client.get("/healthz") as response:
-        assert await response.json() == {"status": "ok", "profiles": list(PROFILES), "streams": 0}
+    for path in ("/healthz", "/health"):
+        async with client.get(path) as response:
+            assert await response.json() == {"status": "ok", "profiles": list(PROFILES), "streams": 0}
     async with client.get("/v1/models") as response:
         listed = await response.json()
     assert [entry["id"] for entry in listed["data"]] == list(PROFILES)

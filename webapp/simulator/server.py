@@ -247,6 +247,7 @@ def build_app(profiles: Mapping[str, Profile], book: AnswerBook, limits: Limits)
     app.cleanup_ctx.append(simulator.run)
     for path, handler in (
         ("/healthz", simulator.health),
+        ("/health", simulator.health),  # vLLM's name, which load generators ask before they begin
         ("/metrics", simulator.metrics),
         ("/metrics.json", simulator.metrics_json),
         ("/openapi.json", simulator.openapi),
