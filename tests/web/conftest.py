@@ -1,4 +1,4 @@
-"""An upstream that records what reaches it, as backends of the live app, and pages on its socket."""
+"""An upstream that records what reaches it, as backends of the live app; clients of its wire; pages on its socket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
+import aiohttp
+import openai
+import orjson
 import pytest
 
 from tests.live import LiveApp
@@ -16,6 +20,8 @@ from tests.web.page import Page, open_page
 
 AddBackend = Callable[..., Awaitable[str]]
 OpenPage = Callable[..., AbstractAsyncContextManager[Page]]
+
+HELLO = [{"role": "user", "content": "Hello"}]
 
 _numbers = itertools.count(1)
 
@@ -50,6 +56,30 @@ async def add_backend(live_app: LiveApp, upstream: Upstream) -> AsyncIterator[Ad
 def open_here(live_app: LiveApp) -> OpenPage:
     """Open a page of the live app: `async with open_here(*slugs) as page`."""
     return lambda *lanes, **fields: open_page(live_app, *lanes, **fields)
+
+
+@pytest.fixture
+async def client(live_app: LiveApp) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The official client, as anybody would point it here."""
+    async with openai.AsyncOpenAI(base_url=f"{live_app.url}/v1", api_key="none", max_retries=0) as official:
+        yield official
+
+
+@pytest.fixture
+async def http(live_app: LiveApp) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(live_app.url) as session:
+        yield session
+
+
+async def stream_events(http: aiohttp.ClientSession, slug: str, **fields: Any) -> list[Any]:
+    """Return a stream's events, parsed."""
+    body = {"model": slug, "messages": HELLO, "stream": True, **fields}
+    async with http.post("/v1/chat/completions", json=body) as reply:
+        assert reply.status == 200
+        assert reply.content_type == "text/event-stream"
+        data = await reply.read()
+    events = [line.removeprefix(b"data: ") for line in data.split(b"\n") if line]
+    return ["[DONE]" if event == b"[DONE]" else orjson.loads(event) for event in events]
 
 
 def asked(upstream: Upstream) -> list[Request]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from django.test import Client
+
 from tests.upstreams import scripted_upstream
 from webapp.core.spec import BackendSpec
 from webapp.models import Comparison
@@ -18,6 +20,13 @@ def kept_run(*models: str, prompt: str = "Hello", **ask: Any) -> tuple[Run, Comp
     run = asyncio.run(_run(models, Ask(prompt=prompt, **ask)))
     assert writer.flush(5)
     return run, Comparison.objects.prefetch_related("turns").get(id=run.id)
+
+
+def shown(path: str) -> str:
+    """Return the page at this address, which has to be there."""
+    reply = Client().get(path)
+    assert reply.status_code == 200
+    return reply.content.decode()
 
 
 async def _run(models: tuple[str, ...], ask: Ask) -> Run:
