@@ -71,13 +71,19 @@ class LateClock(FakeClock):
         return super().make_alarm(loop, self.ring_late(ring))
 
 
-async def test_who_is_woken_late_is_woken_sooner_from_then_on_and_awaits_the_rest_awake() -> None:
+def five_late_beats(most_lead_ns: int) -> tuple[LateClock, Metronome, list[int]]:
+    """Let a metronome beat five times on a host that wakes late; return both, and when the beats were due."""
     clock = LateClock()
-    pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, most_lead_ns=100_000)
+    pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, most_lead_ns=most_lead_ns)
     metronome = Metronome(clock.at_ns + MS, MS, beats=5)
     due_ns = list(metronome.due_ns)
     started(pacer, metronome)
     clock.advance(clock.at_ns + 10 * MS)
+    return clock, metronome, due_ns
+
+
+async def test_who_is_woken_late_is_woken_sooner_from_then_on_and_awaits_the_rest_awake() -> None:
+    clock, metronome, due_ns = five_late_beats(most_lead_ns=100_000)
     late_ns = [called_ns - at_ns for (called_ns, _), at_ns in zip(metronome.called, due_ns, strict=True)]
     assert late_ns[0] > 40_000
     assert all(0 <= late <= 3_000 for late in late_ns[1:])  # never before it is due, and three readings after at most
@@ -87,12 +93,7 @@ async def test_who_is_woken_late_is_woken_sooner_from_then_on_and_awaits_the_res
 
 
 async def test_who_is_woken_later_than_any_lead_does_not_keep_the_host_busier() -> None:
-    clock = LateClock()
-    pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, most_lead_ns=30_000)
-    metronome = Metronome(clock.at_ns + MS, MS, beats=5)
-    due_ns = list(metronome.due_ns)
-    started(pacer, metronome)
-    clock.advance(clock.at_ns + 10 * MS)
+    clock, _, due_ns = five_late_beats(most_lead_ns=30_000)
     assert clock.rung_ns == due_ns
 
 
