@@ -48,6 +48,7 @@ WORDS = {
     "fault-u17": "The engine died",
     "fault-u17-plain": "out of memory",
     "fault-u26": "compressed its stream (gzip)",
+    "fault-u26-br": "compressed its stream (br)",
     "real-transformers-5.23.0-unknown-field": "no_such_field",
 }
 NOTES = {

@@ -2,10 +2,12 @@
 
 import asyncio
 import re
+import zlib
 
+import brotli
 import orjson
 import pytest
-from aiohttp import StreamReader
+from aiohttp import ClientSession, StreamReader
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 
@@ -18,6 +20,7 @@ from webapp.simulator.answers import load_book
 from webapp.simulator.faults import FAULTS, Framing, find_fault
 from webapp.simulator.faults_events import MANY_SCRIPTS
 from webapp.simulator.server_body import read_body
+from webapp.simulator.wire import DONE as END
 from webapp.simulator.wire_framing import framing_of
 
 LIMITS = Limits(first_byte_s=0.4, gap_s=0.4, total_s=20)
@@ -74,6 +77,7 @@ ENDS = {
     "u26": "encoding",
     "u26-deflate": "encoding",
     "u26-members": "encoding",
+    "u26-br": "encoding",
     "u28": DONE,
     "u29": DONE,
     "u30": DONE,
@@ -193,3 +197,61 @@ def test_a_framing_changes_no_data(framing: Framing) -> None:
     lines = [line.removeprefix(b"data:").strip() for line in re.split(rb"\r\n|\r|\n", framed) if line]
     assert lines == [event[6:].strip() for event in events]
     assert len(re.split(rb"\r\n|\r|\n", framed)) == 2 * len(events) + 1  # a blank line after each
+
+
+class Inflate:
+    """A decoder of deflate or gzip; a member after the first begins anew."""
+
+    def __init__(self) -> None:
+        self._new()
+
+    def _new(self) -> None:
+        self._decoder = zlib.decompressobj(wbits=47)  # either header
+
+    def process(self, data: bytes) -> bytes:
+        plain = self._decoder.decompress(data)
+        while rest := self._decoder.unused_data:
+            self._new()
+            plain += self._decoder.decompress(rest)
+        return plain
+
+    def is_finished(self) -> bool:
+        return self._decoder.eof
+
+
+@pytest.mark.parametrize(
+    ("framing", "decoder"),
+    [
+        (Framing.GZIP, Inflate),
+        (Framing.DEFLATE, Inflate),
+        (Framing.GZIP_MEMBERS, Inflate),
+        (Framing.BROTLI, brotli.Decompressor),
+    ],
+)
+def test_an_encoded_body_is_what_its_encoding_says_and_every_write_can_be_read_when_it_comes(
+    framing: Framing, decoder: type
+) -> None:
+    events = [b'data: {"a":%d}\n\n' % number for number in range(40)]
+    events += [b"data: " + b"x" * size + b"\n\n" for size in (65_527, 65_528, 65_529, 200_000)]  # 64 kB and around
+    frame, reader = framing_of(framing), decoder()
+    for event in events:
+        assert b"".join(map(reader.process, frame([event]))) == event
+    assert b"".join(map(reader.process, frame([events[0], END]))) == events[0] + END
+    assert reader.is_finished()
+
+
+async def test_a_body_in_an_encoding_nobody_asked_for_ends_in_one_plain_sentence_and_one_state(simulator: str) -> None:
+    turn = await turn_with(simulator, "u26-br")
+    assert turn.error is not None
+    assert (turn.outcome, turn.error.permanent, turn.text) == (Outcome.ERROR, True, "")
+    assert turn.error.message == "The backend compressed its stream (br) although asked not to."
+
+
+async def test_a_brotli_body_holds_the_answer(client: ClientSession) -> None:
+    request = body("Write a haiku", model="quick+u26-br", stream=True)
+    async with client.post("/v1/chat/completions", json=request, auto_decompress=False) as response:
+        assert response.headers["Content-Encoding"] == "br"
+        events = brotli.decompress(await response.read()).split(b"\n\n")
+    assert events[-2:] == [b"data: [DONE]", b""]
+    chunks = [orjson.loads(event[6:]) for event in events[:-2]]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"]) == HAIKU

@@ -8,6 +8,7 @@ import zlib
 from email.utils import formatdate
 from functools import partial
 
+import brotli
 import orjson
 
 from tests.upstreams import wire
@@ -226,7 +227,7 @@ HTTP_FAULTS: dict[str, Scenario] = {
     "fault-u26": partial(encoded, encoding="gzip", body=gzip.compress(whole_stream())),
     "fault-u26-members": partial(encoded, encoding="gzip", body=gzip_members(whole_stream())),
     "fault-u26-deflate": partial(encoded, encoding="deflate", body=zlib.compress(whole_stream())),
-    "fault-u26-br": partial(encoded, encoding="br", body=b"\x8b\x03\x80not really brotli\x03"),
+    "fault-u26-br": partial(encoded, encoding="br", body=brotli.compress(whole_stream())),
     "fault-u34-http10": http10,
     "fault-u34-chunks": extensions_and_trailers,
     "fault-u34-type": odd_content_type,

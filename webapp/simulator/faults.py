@@ -46,6 +46,7 @@ class Framing(StrEnum):
     GZIP = "gzip"
     DEFLATE = "deflate"
     GZIP_MEMBERS = "gzip-members"  # each write a gzip member of its own
+    BROTLI = "brotli"
     HTTP10 = "http10"  # no length, no chunks: the body ends with the connection
     EXTENSIONS = "extensions"  # chunk extensions and a trailer
 
@@ -161,6 +162,7 @@ _TABLE = (
         headers=(("Content-Encoding", "gzip"),),
         framing=Framing.GZIP_MEMBERS,
     ),
+    Fault("u26-br", "a brotli body", headers=(("Content-Encoding", "br"),), framing=Framing.BROTLI),
     Fault("u27", "100,000 tokens", forced_tokens=100_000),
     Fault("u28", "an answer of no tokens", after_tokens=0),
     Fault("u29", "empty deltas and usage before the first token", opening=event.EMPTY),

@@ -15,6 +15,9 @@ Frame = Callable[[Sequence[bytes]], Sequence[bytes]]
 GATHERED = 16
 # The ends of a line and of the blank line after it. A CR before an LF would be a single end.
 _PAIRS = (b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\r\n\n", b"\r\n\r", b"\n\r", b"\r\r\n")
+# Brotli (RFC 7932): a window of 64 kB and an empty metadata block, which fill a byte; a last block that is empty.
+_BROTLI_HEAD, _BROTLI_TAIL = b"\x0c", b"\x03"
+_BROTLI_BLOCK = 1 << 16  # the most bytes whose number fits into four nibbles
 
 
 def plain(events: Sequence[bytes]) -> Sequence[bytes]:
@@ -45,6 +48,8 @@ def framing_of(name: Framing) -> Frame:
             return _compressed(wbits=15)
         case Framing.GZIP_MEMBERS:
             return lambda events: (gzip.compress(b"".join(events)),)
+        case Framing.BROTLI:
+            return _brotli()
     return plain
 
 
@@ -59,7 +64,7 @@ def _gathered() -> Frame:
 
     def frame(events: Sequence[bytes]) -> Sequence[bytes]:
         held.extend(events)
-        if len(held) < GATHERED and not held[-1].startswith(b"data: [DONE]"):
+        if len(held) < GATHERED and not _last(held):
             return ()
         joined = b"".join(held)
         held.clear()
@@ -73,6 +78,30 @@ def _compressed(wbits: int) -> Frame:
 
     def frame(events: Sequence[bytes]) -> Sequence[bytes]:
         data = packer.compress(b"".join(events)) + packer.flush(zlib.Z_SYNC_FLUSH)
-        return (data + packer.flush(),) if events[-1].startswith(b"data: [DONE]") else (data,)
+        return (data + packer.flush(),) if _last(events) else (data,)
 
     return frame
+
+
+def _brotli() -> Frame:
+    """Wrap the bytes in uncompressed meta-blocks: valid brotli, whose every write can be decoded by itself."""
+    head = _BROTLI_HEAD
+
+    def frame(events: Sequence[bytes]) -> Sequence[bytes]:
+        nonlocal head
+        data = b"".join(events)
+        starts = range(0, len(data), _BROTLI_BLOCK)
+        blocks = b"".join(_stored(data[start : start + _BROTLI_BLOCK]) for start in starts)
+        framed, head = head + blocks, b""
+        return (framed + _BROTLI_TAIL,) if _last(events) else (framed,)
+
+    return frame
+
+
+def _stored(data: bytes) -> bytes:
+    """Return `data` as a meta-block: not the last, four nibbles of length, not compressed (RFC 7932, 9.2)."""
+    return ((len(data) - 1) << 3 | 1 << 19).to_bytes(3, "little") + data
+
+
+def _last(events: Sequence[bytes]) -> bool:
+    return events[-1].startswith(b"data: [DONE]")
