@@ -140,6 +140,8 @@ class Endpoint:
         exchange.status = status = response.status_code
         kind = str(response.get("content-type", ""))
         if status == 200 and kind.startswith("text/event-stream"):
+            if (encoded := openai.unasked_encoding(str(response.get("content-encoding", "")))) is not None:
+                raise encoded
             return
         body = _whole(response, sock)
         if status == 200:

@@ -10,25 +10,28 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.live import ROOT
 from tests.loadtests.conftest import Reference
 from tests.loadtests.generator import Results, group_of, plan, prepare, run, start, until
 from tests.upstreams import closed_port, scripted_upstream
 
-FAULTS = {
-    "fault-u06": "429", "fault-400": "4xx", "fault-u07-503": "5xx", "fault-u14": "truncated", "fault-u08": "protocol",
-    "fault-u17": "5xx", "fault-u13-early": "truncated",
+REFUSALS = {"fault-u06": "429", "fault-400": "4xx", "fault-u07-503": "5xx", "fault-u08": "protocol"}
+BREAKS = {
+    "fault-u14": "truncated", "fault-u17": "5xx", "fault-u13-early": "truncated", "fault-u26-br": "protocol",
 }  # fmt: skip
 
 
-async def test_every_error_lands_in_its_class_and_in_no_percentile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("faults", [REFUSALS, BREAKS], ids=["refused", "broken"])
+async def test_every_error_lands_in_its_class_and_in_no_percentile(faults: dict[str, str], tmp_path: Path) -> None:
     async with scripted_upstream() as up:
         with closed_port() as refusing:
-            targets = [(model, up.url, model) for model in FAULTS] + [("closed", refusing, "any")]
+            targets = [(model, up.url, model) for model in faults] + [("closed", refusing, "any")]
             parameters = plan(*targets, users=1, mix="fixed:20/5")
             results = await asyncio.to_thread(run, tmp_path, parameters)
     assert results.code == 1
-    for slug, expected in {**FAULTS, "closed": "refused"}.items():
+    for slug, expected in {**faults, "closed": "refused"}.items():
         block = results.block(slug)
         assert set(block["requests"]["by_error"]) == {expected}, slug
         assert block["requests"]["ok"] == 0

@@ -113,11 +113,8 @@ async def _check_head(response: aiohttp.ClientResponse, url: str, key: str) -> N
     headers = {name.lower(): value for name, value in response.headers.items()}
     if response.status != 200:
         raise faults.of_status(response.status, headers, await _error_body(response, key), url.partition("?")[0])
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise StreamError(
-            "encoding", f"The backend compressed its stream ({encoding}) although asked not to.", permanent=True
-        )
+    if (encoded := openai.unasked_encoding(headers.get("content-encoding", ""))) is not None:
+        raise encoded
     if response.content_type != "text/event-stream":
         raise faults.not_a_stream(headers.get("content-type", ""), await _error_body(response, key))
 

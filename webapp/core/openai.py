@@ -224,6 +224,19 @@ def upstream_error(body: Any) -> StreamError:
     return StreamError("upstream_error", f"The backend reported an error in the middle of its answer{said}.")
 
 
+def unasked_encoding(content_encoding: str) -> StreamError | None:
+    """Return what is wrong with a stream that bears this Content-Encoding, None where that is nothing.
+
+    We ask for `identity`: decompressing would take time of ours, and what a compressor holds back has no time at all.
+    """
+    encoding = content_encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    return StreamError(
+        "encoding", f"The backend compressed its stream ({encoding[:40]}) although asked not to.", permanent=True
+    )
+
+
 def assemble(chunks: Sequence[Chunk]) -> dict[str, Any]:
     """Return the chunks of one finished stream as the body of a non-streaming answer."""
     bodies = [_loads(chunk.data) for chunk in chunks if not (chunk.done or chunk.wire)]
