@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from webapp.core.truth import Emitted, Truth, emitted, truth
 
 # On the server's clock: the request comes at 5,000 ms; six tokens, two of them at 5,100 ms and then one every 20 ms.
 STAMPS = {"arrived_ns": 5_000_000_000, "first_ns": 5_100_000_000, "last_ns": 5_180_000_000, "first_tokens": 2}
+STAMPS["late_ns"] = 1_500_000
 
 
 def held(*arrivals_ms: float, tokens: int = 6, stamps: Any = STAMPS) -> Truth:
@@ -38,6 +40,13 @@ def test_a_steady_delay_is_in_the_first_token_and_the_total_and_not_in_the_pace(
     found = held(101.5, 121.5, 141.5, 161.5, 181.5)
     assert (found.ttft_off_ms, found.e2e_off_ms) == (1.5, 1.5)
     assert found.tpot_off == pytest.approx(0)
+
+
+def test_the_servers_own_lateness_is_told_beside_the_figures_and_not_taken_off_them():
+    on_time = held(100, 120, 140, 160, 180, stamps={**STAMPS, "late_ns": 0})
+    late = held(100, 120, 140, 160, 180)
+    assert (on_time.late_ms, late.late_ms) == (0, 1.5)
+    assert replace(late, late_ms=0.0) == on_time
 
 
 def test_a_late_end_is_a_wrong_pace():
@@ -73,6 +82,7 @@ def test_a_turn_without_text_is_off_by_nothing_known():
         {**STAMPS, "last_ns": STAMPS["first_ns"] - NS_PER_MS},
         {**STAMPS, "first_ns": STAMPS["arrived_ns"] - 1},
         {**STAMPS, "first_tokens": 0},
+        {**STAMPS, "late_ns": -1},
     ],
 )
 def test_stamps_that_are_missing_or_impossible_are_none(block: Any):

@@ -131,6 +131,7 @@ UNFAIR = {
     "cached prompt": [{"cached_tokens": 10}, {"cached_tokens": None}],
     "cold connection": [{"reused": False}, {"reused": True}],
     "host too busy": [{"host_lag_ms": 0.1}, {"host_lag_ms": 5.1}],
+    "simulator late": [{"server_late_ms": 0.1}, {"server_late_ms": 5.1}],
 }
 
 
@@ -149,12 +150,18 @@ EVEN = {
     "a length that is not known": [{"output_tokens": None}, {"output_tokens": 500}],
     "a connection that is not known": [{"reused": None}, {"reused": True}],
     "a host that is quick enough": [{"host_lag_ms": 5.0}, {"host_lag_ms": None}],
+    "a simulator that is quick enough": [{"server_late_ms": 5.0}, {"server_late_ms": None}],
 }
 
 
 @pytest.mark.parametrize("lanes", EVEN.values(), ids=EVEN.keys())
 def test_what_is_the_same_on_both_sides_or_unknown_is_no_unfairness(lanes: list[dict[str, Any]]):
     assert shorts(judge([lane("AB"[place], **rest) for place, rest in enumerate(lanes)])) == []
+
+
+def test_a_late_simulator_is_said_to_be_late_by_the_most_and_in_which_lanes():
+    found = judge([lane("A", server_late_ms=12.0), lane("B", server_late_ms=203.4), lane("C", server_late_ms=0.1)])
+    assert found.warnings[0].detail.startswith("The simulator of A and B ran up to 203 ms behind its schedule:")
 
 
 def test_lanes_one_after_the_other_are_warned_of_when_there_is_more_than_one():

@@ -115,6 +115,33 @@ def test_what_is_late_leaves_together_and_says_so() -> None:
     assert truths[0]["due_us"] * 1000 + ARRIVED_NS == first_ns
 
 
+def lateness(play: Play) -> int:
+    found = play.events[-2]["time_info"]["emitted"]["late_ns"]
+    assert isinstance(found, int)
+    return found
+
+
+def test_the_end_tells_the_most_that_this_host_was_late() -> None:
+    play = Play()
+    for late_ns in (0, 7 * STEP_NS, 0, 3 * STEP_NS):
+        play.step()
+        play.stream.flush(play.due_ns - STEP_NS + late_ns)
+    play.run()
+    assert lateness(play) == 7 * STEP_NS
+
+
+def test_what_a_client_did_not_read_in_time_is_no_lateness_of_this_host() -> None:
+    play = Play()
+    play.step()
+    play.stream.flush(play.due_ns - STEP_NS + 1)
+    play.reader.full = True
+    times = play.run()
+    play.reader.full = False
+    while play.later.pass_to(times[-1] + 1_000_000_000) is not None:
+        pass
+    assert lateness(play) == 1
+
+
 def test_the_first_event_is_the_role_alone_and_the_last_is_done() -> None:
     play = Play(max_tokens=3)
     play.run()

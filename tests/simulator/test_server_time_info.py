@@ -13,9 +13,12 @@ from webapp.simulator.server import build_runner
 
 async def test_time_info_repeats_the_stamps_of_the_first_and_the_last_text(client: aiohttp.ClientSession) -> None:
     found = await stream(client, model="bursty", stream_options={"include_usage": True})
-    truths = sims(found)
-    assert found[-2]["time_info"]["emitted"] == {
-        "arrived_ns": found[0]["sim"]["arrived_ns"],
+    truths, arrived_ns = sims(found), found[0]["sim"]["arrived_ns"]
+    stamps = found[-2]["time_info"]["emitted"]
+    late_ns = max(truth["sent_ns"] - arrived_ns - truth["due_us"] * 1000 for truth in truths)
+    assert stamps.pop("late_ns") == pytest.approx(late_ns, abs=1000)  # a due time is told in whole µs
+    assert stamps == {
+        "arrived_ns": arrived_ns,
         "first_ns": truths[0]["sent_ns"],
         "last_ns": truths[-1]["sent_ns"],
         "first_tokens": truths[0]["tokens"],

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 import orjson
 
-from tests.live import LiveApp
+from tests.live import Browser, LiveApp
 from tests.stamps import KEYS, RUNS, TOKENS, Lateness, Reported, check
 
+STOPPED_S = 0.2
 LANES = ("wse3-llama-70b", "wse3-gpt-oss-120b", "b200-gpt-oss-120b", "h100x2-llama-70b")
 EACH = 2
 CONTRACT = (
@@ -56,3 +59,33 @@ async def test_each_lane_brings_what_scripts_rely_on_and_how_far_off_it_is(live_
         stamps = lane["server_times"]["Cerebras"]["emitted"]
         true_ms = (stamps["last_ns"] - stamps["arrived_ns"]) / 1e6
         assert abs(lane["truth"]["e2e_off_ms"] - (lane["e2e_ms"] - true_ms)) < 1e-6
+
+
+async def answering(app: LiveApp, slug: str) -> None:
+    """Return once the simulator is in the middle of an answer of this model."""
+    before = None
+    async with asyncio.timeout(20):
+        while True:
+            told = await asyncio.to_thread(Browser(app.sim_url).get, "/metrics.json")
+            model = orjson.loads(told.body)["models"][slug]
+            if model["running"] and before is not None and model["tokens"] > before:
+                return
+            before = model["tokens"] if model["running"] else None
+
+
+async def test_a_simulator_whose_host_held_it_up_does_not_pass_for_a_slow_model(live_app: LiveApp) -> None:
+    slow = "h100x2-llama-70b"
+    words = ("--backend", slow, "--prompt", "How fast?", "--max-tokens", "200", "--json")
+    comparing = asyncio.create_task(asyncio.to_thread(live_app.manage, "compare", *words))
+    await answering(live_app, slow)
+    os.kill(live_app.simulator.pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(STOPPED_S)
+    finally:
+        os.kill(live_app.simulator.pid, signal.SIGCONT)
+    run = orjson.loads(await comparing)
+    lane = run["lanes"][0]
+    late_ms = lane["truth"]["late_ms"]
+    assert min(late_ms, lane["icl_ms"]["max"]) > STOPPED_S * 1000 * 0.8  # less one step, of 18 ms
+    said = next(warning for warning in run["verdict"]["warnings"] if warning["short"] == "simulator late")
+    assert f"A ran up to {late_ms:.0f} ms behind its schedule" in said["detail"]

@@ -77,15 +77,17 @@ def test_a_turns_page_shows_its_marks_settings_and_versions(rows: None) -> None:
 def test_a_turn_of_a_server_that_stamps_its_writes_says_how_far_off_our_figures_are(rows: None) -> None:
     run, kept = kept_run("ok-timeinfo")
     turn = kept.turns.all()[0]
-    stamps = {"arrived_ns": 0, "first_ns": 1_000_000, "last_ns": 2_000_000, "first_tokens": 1}
+    stamps = {"arrived_ns": 0, "first_ns": 1_000_000, "last_ns": 2_000_000, "first_tokens": 1, "late_ns": 203_400_000}
     account = {"parts": {"weights": 3e-3, "kv": 1e-3, "unheard of": 9.0, "prefill": "odd"}, "emitted": stamps}
     Turn.objects.update(server_times={"Cerebras": account}, badge="SIMULATED")
     figures = run.lanes[0].turns[0].figures()
     assert figures.ttft_ms is not None
     truth = Client().get(f"/runs/{kept.id}/record.json").json()["lanes"][0]["truth"]
     assert truth["ttft_off_ms"] == pytest.approx(figures.ttft_ms - 1)
+    assert truth["late_ms"] == 203.4
     page = shown(f"/runs/{kept.id}/{turn.id}/")
     assert f"TTFT {figures.ttft_ms - 1:+.2f} ms" in page
+    assert "its own lateness up to 203.40 ms" in page
     assert "75 % reading weights, 25 % reading the KV cache" in page
     assert "unheard of" not in page
     Turn.objects.update(outcome="truncated")

@@ -18,13 +18,15 @@ BLOCK = "emitted"  # the name inside a server's own times
 class Emitted:
     """When a server took a request and wrote its first and last text, ns of its own monotonic clock.
 
-    `first_tokens` are those of the first piece of text. On the wire: the block `emitted` of `time_info`.
+    `first_tokens` are those of the first piece of text; `late_ns` is by how much, at most, the server wrote a piece
+    after its simulated time. On the wire: the block `emitted` of `time_info`.
     """
 
     arrived_ns: int
     first_ns: int
     last_ns: int
     first_tokens: int
+    late_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Truth:
     """The figures as the server's own stamps give them, and ours minus those. Milliseconds; None is "n/a".
 
     `ttft_off_ms` and `e2e_off_ms` hold both ways over the network, so they are above 0 by its delay; `tpot_off` is a
-    share of `tpot_ms`, for which a steady delay cancels out.
+    share of `tpot_ms`, for which a steady delay cancels out. `late_ms` is in the server's figures as it is in ours:
+    its host's lateness, not the simulated machine's.
     """
 
     ttft_ms: float
@@ -41,6 +44,7 @@ class Truth:
     ttft_off_ms: float | None
     tpot_off: float | None
     e2e_off_ms: float | None
+    late_ms: float
 
     def as_dict(self) -> dict[str, float | None]:
         return asdict(self)
@@ -52,7 +56,7 @@ def emitted(server_times: Mapping[str, Mapping[str, Any]]) -> Emitted | None:
         block = times.get(BLOCK)
         if isinstance(block, dict) and all(isinstance(block.get(name), int) for name in Emitted.__dataclass_fields__):
             found = Emitted(**{name: block[name] for name in Emitted.__dataclass_fields__})
-            if found.arrived_ns <= found.first_ns <= found.last_ns and found.first_tokens > 0:
+            if found.arrived_ns <= found.first_ns <= found.last_ns and found.first_tokens > 0 <= found.late_ns:
                 return found
     return None
 
@@ -70,6 +74,7 @@ def truth(stamps: Emitted, figures: Figures) -> Truth:
         ttft_off_ms=_minus(figures.ttft_ms, ttft_ms),
         tpot_off=figures.tpot_ms / tpot_ms - 1 if figures.tpot_ms and tpot_ms else None,
         e2e_off_ms=_minus(figures.e2e_ms, e2e_ms),
+        late_ms=stamps.late_ns / NS_PER_MS,
     )
 
 

@@ -18,7 +18,8 @@ class LaneResult:
     """What the verdict needs of a lane. Times in ms; None is "n/a".
 
     `total_ms` is the figure that the comparison is about (whole answer, agent loop, mean caption lag); a DONE lane
-    has none where it brought no text. `sent_ms` when the first request left, after the common start.
+    has none where it brought no text. `sent_ms` when the first request left, after the common start. `host_lag_ms` how
+    late our own loop was (p99), `server_late_ms` how late a server wrote that says when it meant to (at most).
     """
 
     letter: str
@@ -33,6 +34,7 @@ class LaneResult:
     reused: bool | None
     sent_ms: float | None
     host_lag_ms: float | None = None
+    server_late_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,10 @@ def _warnings(lanes: Sequence[LaneResult], done: Sequence[LaneResult], order: st
         found.append(
             Warn("host too busy", f"This host was late by up to {lag_ms:.0f} ms (p99): times are uncertain by as much.")
         )
+    if late := [lane for lane in lanes if (lane.server_late_ms or 0.0) > BUSY_LAG_MS]:
+        most_ms = max(lane.server_late_ms or 0.0 for lane in late)
+        detail = f"The simulator of {_names(late)} ran up to {most_ms:.0f} ms behind its schedule"
+        found.append(Warn("simulator late", f"{detail}: that time is its host's, not the simulated machine's."))
     return found
 
 

@@ -253,7 +253,13 @@ def result_of(lane: Lane, ask: Ask) -> LaneResult:
         reused=first.reused if first else None,
         sent_ms=(sent - lane.origin_ns) / 1e6 if sent is not None else None,
         host_lag_ms=max(lags) / 1e6 if lags else None,
+        server_late_ms=_server_late_ms(lane),
     )
+
+
+def _server_late_ms(lane: Lane) -> float | None:
+    stamps = (emitted(turn.meter.server_times) for turn in lane.turns)
+    return max((found.late_ns / 1e6 for found in stamps if found is not None), default=None)
 
 
 def total_ms(lane: Lane, ask: Ask) -> float | None:

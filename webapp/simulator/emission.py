@@ -78,7 +78,7 @@ class Stream:
 
     __slots__ = (
         "_answering", "_chunks", "_done", "_emitted", "_encoder", "_first_ns", "_frame", "_full_since_ns", "_gatherer",
-        "_last_ns", "_last_sent_ns", "_later", "_open", "_owed", "_sent", "_sink", "times",
+        "_last_ns", "_last_sent_ns", "_late_ns", "_later", "_open", "_owed", "_sent", "_sink", "times",
     )  # fmt: skip
 
     def __init__(
@@ -96,6 +96,7 @@ class Stream:
         self._first_ns = self._last_ns = 0
         self._emitted: tuple[int, int] | None = None  # when the first chunk was written, and its tokens
         self._last_sent_ns = 0
+        self._late_ns = 0  # at most, and of this host: what a client has not read is late through no fault of it
         self._sent = 0
         self.times: RequestTimes | None = None
         self._full_since_ns: int | None = None
@@ -121,6 +122,8 @@ class Stream:
             self._full_since_ns = now_ns
             self._later(now_ns + RETRY_NS, self._retry)
             return
+        if self._chunks:
+            self._late_ns = max(self._late_ns, now_ns - self._answering.arrived_ns - self._chunks[0].due_ns)
         self._write(now_ns)
 
     def fail(self, message: str) -> None:
@@ -227,7 +230,7 @@ class Stream:
         emitted = None
         if self._emitted is not None:
             first_sent_ns, first_tokens = self._emitted
-            emitted = Emitted(answering.arrived_ns, first_sent_ns, self._last_sent_ns, first_tokens)
+            emitted = Emitted(answering.arrived_ns, first_sent_ns, self._last_sent_ns, first_tokens, self._late_ns)
         time_info = time_info_of(answering.timing(self._first_ns, self._last_ns, self.times), emitted)
         counts = answering.asked.include_usage
         events.append(encoder.finish(answering.reply.finish_reason, {} if counts else {"time_info": time_info}))

@@ -72,12 +72,15 @@ def _seconds(turn: LiveTurn) -> dict[str, float]:
 
 
 def _truth_words(turns: Sequence[LiveTurn]) -> str:
-    """Say how far a single answer's figures are from the simulator's own stamps, "" where that is not known."""
+    """Say how far a single answer's figures are from the simulator's own stamps, and how late those are; "" where that
+    is not known.
+    """
     truth = truth_of(turns[0]) if len(turns) == 1 else None
     if truth is None:
         return ""
     tpot = NA if truth.tpot_off is None else f"{truth.tpot_off * 100:+.2f} %"
-    return f"TTFT {_off(truth.ttft_off_ms)} · TPOT {tpot} · total {_off(truth.e2e_off_ms)}"
+    late = f"its own lateness up to {truth.late_ms:.2f} ms"
+    return f"TTFT {_off(truth.ttft_off_ms)} · TPOT {tpot} · total {_off(truth.e2e_off_ms)} · {late}"
 
 
 def _off(ms: float | None) -> str:
