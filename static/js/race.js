@@ -1,5 +1,5 @@
 // The race strip: every lane's request, first token, deltas and finish on one time axis, on a canvas, at display rate.
-// A frame costs the same at 20 and at 3,000 tokens a second: deltas are counted into pixel columns once, then columns are drawn.
+// A frame costs the same at 20 and at 3,000 tokens a second: deltas are counted into pixel columns once, see bins.js.
 
 import { Axis, tickWords, words } from "./axis.js";
 import { Bins } from "./bins.js";
@@ -45,6 +45,7 @@ export class RaceStrip {
     this.chip = [...LETTERS].map((letter) => colour(`lane-${letter.toLowerCase()}`));
     this.chipInk = [...LETTERS].map((letter) => colour(`lane-${letter.toLowerCase()}-ink`));
     this.font = getComputedStyle(document.body).fontFamily;
+    this.labels = new Map(); // what fits of each label, see clipped
     this.wake();
   }
 
@@ -66,7 +67,7 @@ export class RaceStrip {
     this.wake();
   }
 
-  wake() { nextFrame(this.frame); }
+  wake() { nextFrame(this.frame, { patient: true }); } // text goes first
 
   draw() {
     if (!this.width) return;
@@ -89,6 +90,7 @@ export class RaceStrip {
     this.row = rows.length ? (this.height - HEAD) / rows.length : 0;
     const { c } = this;
     c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    c.imageSmoothingEnabled = false;
     c.fillStyle = this.paper;
     c.fillRect(0, 0, this.width, this.height);
     this.drawAxis();
@@ -187,7 +189,14 @@ export class RaceStrip {
     c.textAlign = "left";
     c.fillStyle = this.muted;
     this.type(12);
-    c.fillText(clip(c, label, this.left - 44), 30, y + 0.5);
+    c.fillText(this.clipped(label, this.left - 44), 30, y + 0.5);
+  }
+
+  /** `label`, shortened to `width` px. Measured once: it is drawn in every frame. */
+  clipped(label, width) {
+    const key = `${width} ${label}`;
+    if (!this.labels.has(key)) this.labels.set(key, clip(this.c, label, width));
+    return this.labels.get(key);
   }
 
   drawLane(lane, i, y, edge) {
@@ -231,11 +240,11 @@ export class RaceStrip {
 
   drawDeltas(lane, i, y) {
     let bins = this.bins.get(lane.id);
-    if (!bins) this.bins.set(lane.id, (bins = new Bins()));
-    bins.update(lane, this.plot, this.axis.end);
+    if (bins?.lane !== lane || bins.width !== this.plot) this.bins.set(lane.id, (bins = new Bins(lane, this.plot)));
+    bins.update(this.axis.end);
     const tall = Math.max(8, this.row * 0.68);
-    this.drawBins(bins.thought, i, y, tall * 0.42, 0.75);
-    this.drawBins(bins.answer, i, y, tall, 1);
+    this.drawRow(bins.thought, i, y, tall * 0.42);
+    this.drawRow(bins.answer, i, y, tall);
   }
 
   /** Draw a mark, faint when it lies after the moment shown. */
@@ -245,23 +254,16 @@ export class RaceStrip {
     this.c.globalAlpha = 1;
   }
 
-  /** Runs of equally dense neighbours become one rectangle. */
-  drawBins(bins, i, y, tall, strength) {
+  /** The row's image, stretched to `tall` px; what comes after the moment shown is faint. */
+  drawRow(row, i, y, tall) {
+    if (row.empty) return;
     const { c } = this;
-    c.fillStyle = this.lane[i];
-    const cut = this.moment === null ? Infinity : (this.moment / this.axis.end) * this.plot;
-    for (let x = 0; x < bins.length;) {
-      const level = Math.min(bins[x], 4);
-      const after = x > cut;
-      let to = x + 1;
-      while (to < bins.length && Math.min(bins[to], 4) === level && (to > cut) === after) to += 1;
-      if (level) {
-        c.globalAlpha = strength * (0.7 + 0.1 * (level - 1)) * (after ? FUTURE : 1);
-        const sole = to - x === 1 && !bins[to]; // a lone tick is drawn a little wider: it must be seen from afar
-        c.fillRect(this.left + x, y - tall / 2, sole ? 1.5 : to - x, tall);
-      }
-      x = to;
-    }
+    const image = row.image(this.lane[i]);
+    const cut = this.moment === null ? image.width : Math.min(Math.ceil((this.moment / this.axis.end) * this.plot), image.width);
+    const draw = (from, to) => to > from && c.drawImage(image, from, 0, to - from, 1, this.left + from, y - tall / 2, to - from, tall);
+    draw(0, cut);
+    c.globalAlpha = FUTURE;
+    draw(cut, image.width);
     c.globalAlpha = 1;
   }
 
