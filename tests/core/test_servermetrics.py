@@ -22,6 +22,23 @@ def test_vllms_gauges_are_read_for_one_model_over_all_its_engines() -> None:
     assert read(VLLM, "m") == ServerState(running=5, waiting=7, kv_usage=0.5, output_tokens=2000)
 
 
+def test_a_simulators_own_lateness_is_read_and_told_where_it_is_more_than_a_time_slice() -> None:
+    watch = ServerWatch()
+    assert watch.warnings() == []
+    for late_s in ("0.0195", "0.0001"):
+        state = read(f'{VLLM}sim:late_seconds{{model_name="m"}} {late_s}\n', "m")
+        assert state is not None
+        watch.see(state, 0)
+    found = watch.summary(0, 0, 1)
+    assert found is not None
+    assert found["most_late_ms"] == 19.5
+    assert watch.warnings() == []
+    watch.see(ServerState(1, 0, late_ms=203.4), 0)
+    assert watch.warnings() == [
+        "The simulator ran up to 203 ms behind its schedule: its host's lateness, not the model's."
+    ]
+
+
 def test_a_server_that_tells_little_is_read_as_far_as_it_goes_and_another_not_at_all() -> None:
     few = 'vllm:num_requests_running{model_name="m"} 1\nvllm:num_requests_waiting{model_name="m"} 0\n'
     assert read(few, "m") == ServerState(running=1, waiting=0)
@@ -41,7 +58,8 @@ def test_a_server_that_stops_at_once_holds_nothing_and_produces_nothing_for_nobo
         watch.see(ServerState(4, 0, 0.1, 100 + 10 * k), 4)
     found = watch.summary(delivered_tokens=90, left=20, seconds=10)
     assert found == {
-        "output_tokens": 90, "unread_tokens": 0, "held_ms": 0.0, "most_waiting": 0, "most_kv_usage": 0.1
+        "output_tokens": 90, "unread_tokens": 0, "held_ms": 0.0, "most_waiting": 0, "most_kv_usage": 0.1,
+        "most_late_ms": None,
     }  # fmt: skip
 
 

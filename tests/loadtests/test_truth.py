@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
 
 from tests.live import LiveApp
 from tests.loadtests.conftest import Reference
-from tests.loadtests.generator import STAMP, plan, run
+from tests.loadtests.generator import STAMP, Results, plan, run, start, until
 
 START_MS, GAP_MS, TOKENS = 150, 25, 30
 
@@ -55,6 +58,28 @@ def test_the_figures_match_the_simulators_own_stamps(tmp_path: Path, live_app: L
     assert results.block(model)["ttft_ms"]["p50"] > 100, "a machine that computes prompts makes others wait"
     assert -1 < median(late_ms) < 10
     assert abs(median(tpot_off)) < 0.02
+
+
+def test_a_simulator_whose_host_held_it_up_is_named_in_the_result(tmp_path: Path, live_app: LiveApp) -> None:
+    model = "h100x2-llama-70b"
+    target = {"slug": model, "url": f"{live_app.sim_url}/v1", "model": model, "metrics_model": model}
+    target["metrics_url"] = f"{live_app.sim_url}/metrics"
+    process = start(tmp_path, {**plan(users=4, mix="fixed:20/30", duration_s=2.5), "targets": [target]})
+    try:
+        assert until(lambda: (tmp_path / "live.jsonl").exists() and (tmp_path / "requests.jsonl").stat().st_size)
+        os.kill(live_app.simulator.pid, signal.SIGSTOP)
+        try:
+            time.sleep(0.2)
+        finally:
+            os.kill(live_app.simulator.pid, signal.SIGCONT)
+        results = Results(tmp_path, process.wait(30))
+    finally:
+        process.kill()
+        process.wait()
+    found = results.block(model)
+    late_ms = found["server"]["most_late_ms"]
+    assert late_ms > 160
+    assert f"The simulator ran up to {late_ms:.0f} ms behind its schedule" in " ".join(found["warnings"])
 
 
 def test_a_slow_reader_changes_nothing_but_its_own_pace(tmp_path: Path, reference: Reference) -> None:

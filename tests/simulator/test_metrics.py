@@ -64,6 +64,31 @@ def test_lateness_is_shown_as_the_hosts() -> None:
     assert shown["late_ms"] == 7
 
 
+def test_a_late_step_is_shown_at_once_for_a_second_at_least_and_not_after_a_pause() -> None:
+    metrics = Metrics()
+
+    def step(began_ms: int, late_ms: int = 0) -> None:
+        split = Split(10 * MS, 0, 0, 0, 0, 0)
+        metrics.step(Step(began_ms * MS, (began_ms + 10) * MS, (), (), (), (), (), split), late_ms * MS)
+
+    def shown(now_ms: int) -> float:
+        found = compact({"m": Source(metrics)}, now_ms * MS)["models"]["m"]["late_ms"]
+        assert f'sim:late_seconds{{model_name="m"}} {found / 1000:.9g}' in prometheus(
+            {"m": Source(metrics)}, now_ms * MS
+        )
+        return float(found)
+
+    for began_ms in range(0, 1500, 10):
+        step(began_ms, 203 if began_ms == 900 else 1)
+        assert shown(began_ms + 10) == (203 if began_ms >= 900 else 1)
+    for began_ms in range(1500, 2500, 10):
+        step(began_ms)
+    assert shown(2500) == 1
+    step(2500, 203)
+    step(9000)
+    assert shown(9010) == 0
+
+
 def test_every_line_is_of_the_text_format_and_every_figure_is_described() -> None:
     metrics = busy(10)
     metrics.answered(RequestTimes(5 * MS, 20 * MS, 90 * MS, SPLIT), "stop", tokens=10, api_ns=25 * MS)

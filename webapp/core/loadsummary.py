@@ -34,6 +34,7 @@ DEFINITIONS = {
     "server": "what the server says of itself, other clients' requests included; null where it says nothing",
     "server.unread_tokens": "tokens that it produced during the run and nobody of the run received",
     "server.held_ms": "how long it went on, on average, with a request whose user had left",
+    "server.most_late_ms": "by how much a simulator was behind its own schedule, at most: its host, not the model",
     "generator.hub_lag_ms": "overshoot of a sleep of 10 ms in the generator's own loop",
     "generator.send_late_ms": "from when a request was meant to leave to when the generator began with it",
 }
@@ -69,6 +70,7 @@ def summarise(
         block["slo"] = stats.slo.text or None
         watched = (servers or {}).get(slug, ServerWatch())
         block["server"] = watched.summary(backend.delivered_tokens, backend.gone, elapsed_ns / 1e9)
+        block["warnings"] += watched.warnings()
         reasons += [reason for reason in why if reason not in reasons]
     return {
         "backends": blocks,

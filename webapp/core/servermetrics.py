@@ -1,7 +1,7 @@
 """What a model server says of itself at /metrics: requests running and waiting, KV cache in use, tokens produced.
 
-The names are vLLM's (vllm/v1/metrics/loggers.py), which our simulator uses too. A server counts everything that it
-does, for other clients as well.
+The names are vLLM's (vllm/v1/metrics/loggers.py), which our simulator uses too; one, how late its host was, is the
+simulator's own. A server counts everything that it does, for other clients as well.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from webapp.core.generator import FLOOR_NS
+from webapp.core.timing import NS_PER_MS
+
 _SAMPLE = re.compile(
-    r"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|generation_tokens_total)"
+    r"^(?:vllm|sim):"
+    r"(num_requests_running|num_requests_waiting|kv_cache_usage_perc|generation_tokens_total|late_seconds)"
     r"\{([^}]*)\} ([-+.\deE]+)$",
     re.MULTILINE,
 )
@@ -19,12 +23,15 @@ _SAMPLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """One model on one server at one moment. `kv_usage` is a share, `output_tokens` all since the server's start."""
+    """One model on one server at one moment. `kv_usage` is a share, `output_tokens` all since the server's start,
+    `late_ms` by how much a simulator was behind its own schedule lately, at most.
+    """
 
     running: int
     waiting: int
     kv_usage: float | None = None
     output_tokens: int | None = None
+    late_ms: float | None = None
 
     @property
     def in_flight(self) -> int:
@@ -50,6 +57,7 @@ def read(text: str, model: str) -> ServerState | None:
         waiting=round(sum(found["num_requests_waiting"])),
         kv_usage=max(found["kv_cache_usage_perc"]) if "kv_cache_usage_perc" in found else None,
         output_tokens=None if tokens is None else round(sum(tokens)),
+        late_ms=max(found["late_seconds"]) * 1000 if "late_seconds" in found else None,
     )
 
 
@@ -63,6 +71,7 @@ class ServerWatch:
     beyond: int = 0  # requests in flight at the server that the generator does not wait for, summed over all looks
     most_waiting: int = 0
     most_kv_usage: float | None = None
+    most_late_ms: float | None = None
 
     def see(self, state: ServerState, ours_in_flight: int) -> None:
         self.first = self.first or state
@@ -72,6 +81,15 @@ class ServerWatch:
         self.most_waiting = max(self.most_waiting, state.waiting)
         if state.kv_usage is not None:
             self.most_kv_usage = max(self.most_kv_usage or 0.0, state.kv_usage)
+        if state.late_ms is not None:
+            self.most_late_ms = max(self.most_late_ms or 0.0, state.late_ms)
+
+    def warnings(self) -> list[str]:
+        """Return why the latencies may be those of the server's host, each as one sentence."""
+        late_ms = self.most_late_ms or 0.0
+        if late_ms * NS_PER_MS <= FLOOR_NS:
+            return []
+        return [f"The simulator ran up to {late_ms:.0f} ms behind its schedule: its host's lateness, not the model's."]
 
     def summary(self, delivered_tokens: int, left: int, seconds: float) -> dict[str, Any] | None:
         """Return the `server` block of a summary; None where the server tells nothing.
@@ -91,4 +109,5 @@ class ServerWatch:
             "held_ms": None if held_s is None else round(held_s * 1000, 1),
             "most_waiting": self.most_waiting,
             "most_kv_usage": self.most_kv_usage,
+            "most_late_ms": None if self.most_late_ms is None else round(self.most_late_ms, 1),
         }

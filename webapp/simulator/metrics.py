@@ -61,8 +61,10 @@ class Metrics:
         """Count a step that is handed out `late_ns` after its end."""
         window = self._now
         if step.ends_ns - window.began_ns >= WINDOW_NS:
-            self.last, self._now = window, Window(step.began_ns)
-            window = self._now
+            new = Window(step.began_ns)
+            idle = step.began_ns - window.began_ns >= WINDOW_NS  # before this step: the window is of long ago
+            self.last, self._now = new if idle else window, new
+            window = new
         tokens = sum(count for _, count in step.emitted)
         window.tokens += tokens
         window.steps += 1
@@ -89,9 +91,18 @@ class Metrics:
 
     def recent(self, now_ns: int) -> Window:
         """Return the last full second; an empty one where nothing has happened for longer."""
-        if now_ns - self._now.began_ns >= 2 * WINDOW_NS:
+        if self._idle(now_ns):
             return Window(now_ns)
         return self.last if self.last.steps else self._now
+
+    def latest_ns(self, now_ns: int) -> int:
+        """Return how late the latest step since the last full second began was handed out: asked once a second, none
+        is missed.
+        """
+        return 0 if self._idle(now_ns) else max(self.last.latest_ns, self._now.latest_ns)
+
+    def _idle(self, now_ns: int) -> bool:
+        return now_ns - self._now.began_ns >= 2 * WINDOW_NS
 
 
 class Source(Protocol):
@@ -127,7 +138,7 @@ _QUEUE = _Figure("vllm:request_queue_time_seconds", "histogram", "Time from the 
 _TTFT = _Figure("vllm:time_to_first_token_seconds", "histogram", "Simulated time from arrival to the first token.")
 _TPOT = _Figure("vllm:request_time_per_output_token_seconds", "histogram", "Mean time of a token after the first.")
 _PARTS = _Figure("sim:step_seconds", "counter", "Step time by what it went to.")
-_LATE = _Figure("sim:late_seconds", "gauge", "How late this host handed out steps, worst of the last second.")
+_LATE = _Figure("sim:late_seconds", "gauge", "How late this host handed out steps, worst of the last second or two.")
 
 
 def prometheus(sources: Mapping[str, Source], now_ns: int) -> str:
@@ -162,7 +173,7 @@ def prometheus(sources: Mapping[str, Source], now_ns: int) -> str:
             for part, total_ns in zip(PARTS, one.metrics.parts_ns, strict=True)
         ),
     )
-    figure(_LATE, ((label, one.metrics.recent(now_ns).latest_ns / 1e9) for label, one in named))
+    figure(_LATE, ((label, one.metrics.latest_ns(now_ns) / 1e9) for label, one in named))
     for shape, pick in ((_QUEUE, "queue_s"), (_TTFT, "ttft_s"), (_TPOT, "tpot_s")):
         lines.extend((f"# HELP {shape.name} {shape.summary}", f"# TYPE {shape.name} histogram"))
         for label, one in named:
@@ -198,7 +209,7 @@ def _one(source: Source, now_ns: int) -> dict[str, Any]:
         "tok_s": round(recent.tokens / (recent.busy_ns / 1e9), 1) if recent.busy_ns else 0.0,
         "step_ms": round(recent.busy_ns / steps / 1e6, 4) if steps else None,
         "parts": {name: round(part / (busy_ns or 1), 4) for name, part in zip(PARTS, recent.parts_ns, strict=True)},
-        "late_ms": round(recent.latest_ns / 1e6, 3),
+        "late_ms": round(source.metrics.latest_ns(now_ns) / 1e6, 3),
         "tokens": source.metrics.tokens,
         "preemptions": source.metrics.preemptions,
         "answers": source.metrics.answers,
