@@ -117,6 +117,9 @@ class Collector:
                 "waiting": waiting,
                 "server": self._state(at_ns, slug),
             }
+            if self.stats.slo:
+                stats = self.stats.backend(slug)
+                backends[slug] |= {"asked": stats.asked, "good": stats.good}
         line: dict[str, Any] = {
             "t_s": round(at_ns / 1e9, 3),
             "users": users,

@@ -144,11 +144,7 @@ class Conductor:
         live_ns = 0
         steering = Steering(self.environment, session, self._out)
         settle_s = SETTLE_S if isinstance(self._runner, MasterRunner) else 0.0
-        while True:
-            gevent.sleep(LOOK_S)
-            if not steering.look(collector.now_ns):
-                self._end(STOPPED)
-                return
+        while steering.look(collector.now_ns):  # first of all: a stop may have come before the start
             if collector.now_ns > 0 and now_ns() - live_ns >= LIVE_S * 1e9:
                 live_ns = now_ns()
                 self._absorb_own()
@@ -158,10 +154,13 @@ class Conductor:
                 collector.live_line(steering.users, steering.rate_at(collector.now_ns))
             at_s = collector.now_ns / 1e9
             if at_s >= plan.duration_s + plan.grace_s or (at_s >= plan.duration_s + settle_s and collector.drained):
-                break
+                self._end(COMPLETE)
+                return
             if at_s > 1 and collector.drained and plan.mode == "rate" and not plain.serves_ui(self.environment):
-                break  # a trace that was over before its time, or the cap on requests
-        self._end(COMPLETE)
+                self._end(COMPLETE)  # a trace that was over before its time, or the cap on requests
+                return
+            gevent.sleep(LOOK_S)
+        self._end(STOPPED)
 
     def _end(self, ended: str) -> None:
         self._ended = ended

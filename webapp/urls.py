@@ -28,6 +28,7 @@ urlpatterns = [
     path("load/compare/<str:a_id>/<str:b_id>/<str:figure>.json", load.compare_chart, name="load-compare-chart"),
     path("load/<str:run_id>/", load.show, name="load-run"),
     path("load/<str:run_id>/live.json", load.live, name="load-live"),
+    path("load/<str:run_id>/progress/", load.progress, name="load-progress"),
     path("load/<str:run_id>/live-charts.json", load.live_charts, name="load-live-charts"),
     path("load/<str:run_id>/steer/", load.steer, name="load-steer"),
     path("load/<str:run_id>/stop/", load.stop, name="load-stop"),

@@ -75,11 +75,12 @@ export function onTheme(redraw) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 }
 
-/** A result's charts: each is fetched and drawn when it comes into view. */
+/** A result's charts: each is fetched and drawn when it comes into view, and again when it is told that it is stale. */
 export function drawStored(boxes) {
   const drawn = new Map();
   const show = async (box) => {
     const spec = drawn.get(box) ?? (await (await fetch(box.dataset.spec)).json());
+    if (!spec.data.values.length) return;  // a search or a sweep that has just begun
     drawn.set(box, spec);
     await draw(box, spec, { url: box.dataset.vega, legend: box.dataset.legend !== "page" });
     box.dataset.drawn = "";
@@ -91,6 +92,9 @@ export function drawStored(boxes) {
       show(target);
     }
   }, { rootMargin: "200px" });
-  boxes.forEach((box) => watch.observe(box));
+  for (const box of boxes) {
+    watch.observe(box);
+    box.addEventListener("stale", () => { drawn.delete(box); show(box); });
+  }
   onTheme(() => [...drawn.keys()].forEach(show));
 }

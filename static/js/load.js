@@ -50,6 +50,7 @@ export class Load {
     this.charts = new LiveCharts(document.querySelectorAll(".chart[data-live]"), () => this.letters());
     document.addEventListener("input", (event) => this.onInput(event));
     document.addEventListener("change", (event) => this.onInput(event));
+    document.body.addEventListener("htmx:afterSwap", (event) => { if (event.detail.target.id === "load-progress") this.grown(); });
     document.body.addEventListener("htmx:load", (event) => { if (event.detail.elt.id === "load-controls") this.read(); });
     this.read();
   }
@@ -147,10 +148,14 @@ export class Load {
 
   take(lines) {
     this.latest = lines.at(-1);
+    document.getElementById("load-progress")?.dispatchEvent(new Event("load-line"));
     this.showUsers();
     this.charts.add(lines);
     const letters = this.letters();
     const said = [];
+    for (const entry of document.querySelectorAll(".load-figure")) {
+      if (!this.latest.backends[entry.dataset.slug]) entry.textContent = "not loaded right now"; // of a search: one at a time
+    }
     for (const [slug, { ttft_p95_ms: ms, server }] of Object.entries(this.latest.backends)) {
       const text = ms == null ? "…" : words(ms);
       said.push(`${letters[slug] ?? slug} p95 ${text}`);
@@ -161,6 +166,14 @@ export class Load {
     if (rate != null) said.unshift(`${ratio(rate)} requests/s each`);
     else if (slider()) said.unshift(`${users} user${users === 1 ? "" : "s"} each`);
     this.say(said.join(" · "));
+  }
+
+  /** Another step of a search or a sweep has ended: its chart has one point more. */
+  grown() {
+    const { done } = document.querySelector("#load-progress [data-done]")?.dataset ?? {};
+    if (done === this.done) return;
+    this.done = done;
+    for (const chart of document.querySelectorAll(".chart[data-growing]")) chart.dispatchEvent(new Event("stale"));
   }
 
   /** The slider of a page that was opened later, or of another person's, follows the run. */

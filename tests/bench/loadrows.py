@@ -35,11 +35,12 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "webapp.settings")
     django.setup()
     from webapp.services import load, loadreport  # noqa: PLC0415 (models exist only after set-up)
+    from webapp.services.loadresults import results  # noqa: PLC0415
 
     for size in map(int, sys.argv[1:]) if len(sys.argv) > 1 else SIZES:
         folder = Path(os.environ["VAR_DIR"]) / f"load-of-{size}"
         run(folder, size)
-        summary, charts, _ = load.results(folder)
+        summary, charts, _ = results(folder)
         loadreport.write(folder, summary, charts)
         print(load.keep_finished(folder, summary, title=f"{size} requests").id, flush=True)
 

@@ -103,7 +103,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Pat
         ([*one, "--rate", "nan"], "wants a number"),
         ([*one, "--users", "2", "--rate", "2"], "Give one of --users and --rate"),
         ([*one, "--stages", "5:10s", "--duration", "5"], "leave --duration out"),
-        (["search", *one], "A search needs an --slo"),
+        (["search", *one], "A search needs an SLO"),
         (["search", *one, "--slo", "voice", "--rate", "3"], "leave --rate out"),
         (["sweep", *one], "A sweep needs"),
         (["report"], "holds no results"),

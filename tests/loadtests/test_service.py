@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,60 @@ def test_a_run_is_followed_and_stopped(rows: None, reference: Reference) -> None
     load.delete(row)
     assert not Path(run.folder).exists()
     assert not load.stop(run.id)
+
+
+def test_a_stop_before_the_generator_has_begun_lets_no_request_leave(rows: None, reference: Reference) -> None:
+    model = "ref-50x20+6ms"
+    run = load.start(endless(reference, model))
+    assert load.stop(run.id)
+    assert load.wait(run.id, 15)
+    assert reference.streams(model) == []
+    assert LoadRun.objects.get(id=run.id).state == LoadRun.State.STOPPED
+
+
+def sweep(reference: Reference, model: str, seconds: float = 2) -> Plan:
+    plan = replace(endless(reference, model), kind="sweep", loads=(1.0, 2.0, 3.0), duration_s=seconds, grace_s=2)
+    return plan.checked()
+
+
+def test_a_sweep_is_followed_from_run_to_run_and_keeps_its_curve(rows: None, reference: Reference) -> None:
+    run = load.start(sweep(reference, "ref-50x20+7ms"))
+    assert until(lambda: len(LoadRun.objects.get(id=run.id).summary.get("sweep", ())) == 1, 20)
+    assert LoadRun.objects.get(id=run.id).state == LoadRun.State.RUNNING
+    assert load.wait(run.id, 30)
+    row = LoadRun.objects.get(id=run.id)
+    assert row.state == LoadRun.State.DONE
+    assert [point["load"] for point in row.summary["sweep"]] == [1, 2, 3]
+    lines, _ = load.live(row)
+    assert [line["t_s"] for line in lines] == sorted(line["t_s"] for line in lines)
+    assert {(line["step"]["number"], line["step"]["load"]) for line in lines} == {(1, 1), (2, 2), (3, 3)}
+    assert load.latest(row) == lines[-1]
+
+
+def test_a_sweep_that_is_stopped_begins_no_further_run_and_keeps_its_points(rows: None, reference: Reference) -> None:
+    model = "ref-50x20+8ms"
+    run = load.start(sweep(reference, model))
+    assert until(lambda: load.latest(run).get("step", {}).get("number") == 2, 20)
+    assert load.stop(run.id)
+    time.sleep(1)
+    before = len(reference.streams(model))
+    assert load.wait(run.id, 15)
+    assert len(reference.streams(model)) == before
+    row = LoadRun.objects.get(id=run.id)
+    assert (row.state, [point["load"] for point in row.summary["sweep"]]) == (LoadRun.State.STOPPED, [1, 2])
+
+
+def test_a_sweep_whose_generator_is_killed_keeps_what_it_had_and_says_so(rows: None, reference: Reference) -> None:
+    run = load.start(sweep(reference, "ref-50x20+9ms"))
+    assert until(lambda: load.latest(run).get("step", {}).get("number") == 2, 20)
+    group = LoadRun.objects.get(id=run.id).group
+    assert group is not None
+    loadprocess.kill_group(group, signal.SIGKILL)
+    assert load.wait(run.id, 15)
+    row = LoadRun.objects.get(id=run.id)
+    assert (row.state, row.summary["sweep"][0]["load"]) == (LoadRun.State.INTERRUPTED, 1)
+    assert len(row.summary["sweep"]) < 3
+    assert "what had been measured is kept" in row.note
 
 
 def test_a_run_whose_server_is_gone_is_ended_at_the_next_start(rows: None, reference: Reference) -> None:

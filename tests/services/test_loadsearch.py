@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from webapp.core.arrivals import flat
 from webapp.core.generator import Watch
 from webapp.core.loadplan import Plan, Target
 from webapp.core.loadrecord import Record
 from webapp.core.loadstats import LoadStats
 from webapp.core.loadsummary import chart_data, summarise
 from webapp.services import loadreport, loadsearch
+from webapp.services.loadresults import results
 
 MS = 1_000_000
 TARGETS = tuple(Target(slug, "http://127.0.0.1:9/v1", slug) for slug in ("small", "large"))
-PLAN = Plan(TARGETS, duration_s=10, warmup_s=1, cooldown_s=0, slo="ttft:500", users=2)
+PLAN = Plan(TARGETS, "search", duration_s=10, warmup_s=1, cooldown_s=0, slo="ttft:500", users=2, up_to=64)
+SWEEP = replace(PLAN, kind="sweep", loads=(1.0, 2.0, 8.0))
 CAPACITY = {"small": 5, "large": 1000}
 
 
@@ -57,7 +61,7 @@ def test_a_search_answers_for_each_backend_with_the_figures_of_its_best_load(tmp
     runs = Runs()
     (tmp_path / "other-9").mkdir()
     (tmp_path / "other-9" / "requests.jsonl").write_text("of an earlier search in this folder\n")
-    found = loadsearch.search(PLAN, tmp_path, runs, said.append, most=64)
+    found = loadsearch.series(PLAN, tmp_path, runs, said.append)
     assert [found["search"][slug]["users"] for slug in ("small", "large")] == [5, 64]
     assert [users for slug, users, _ in runs.made if slug == "large"] == [2, 4, 8, 16, 32, 64]
     assert found["exit_code"] == 0
@@ -76,7 +80,8 @@ def test_a_search_answers_for_each_backend_with_the_figures_of_its_best_load(tmp
 
 
 def test_a_search_that_misses_the_slo_from_the_start_ends_with_3(tmp_path: Path, said: list[str]) -> None:
-    found = loadsearch.search(Plan(TARGETS[:1], slo="ttft:50", users=1), tmp_path, Runs(), said.append, most=8)
+    plan = Plan(TARGETS[:1], "search", slo="ttft:50", users=1, up_to=8)
+    found = loadsearch.series(plan, tmp_path, Runs(), said.append)
     assert found["exit_code"] == 3
     assert "does not serve even 1 user(s)" in found["search"]["small"]["sentence"]
 
@@ -85,12 +90,12 @@ def test_a_search_with_too_few_requests_tries_longer_and_then_refuses_to_answer(
     tmp_path: Path, said: list[str]
 ) -> None:
     runs = Runs(per_user_s=0.2)
-    found = loadsearch.search(PLAN, tmp_path / "longer", runs, said.append, most=4)
+    found = loadsearch.series(replace(PLAN, up_to=4), tmp_path / "longer", runs, said.append)
     assert [seconds for _, _, seconds in runs.made[:2]] == [10, 100]
     assert "only 4 requests began" in said[0]
     assert found["exit_code"] == 0
     runs = Runs(per_user_s=0.01)
-    found = loadsearch.search(PLAN, tmp_path / "never", runs, said.append, most=4)
+    found = loadsearch.series(replace(PLAN, up_to=4), tmp_path / "never", runs, said.append)
     assert found["exit_code"] == 4
     assert max(seconds for _, _, seconds in runs.made) == 160
     assert "not measurable, too few requests" in found["search"]["small"]["sentence"]
@@ -98,7 +103,7 @@ def test_a_search_with_too_few_requests_tries_longer_and_then_refuses_to_answer(
 
 def test_a_generator_at_its_limit_is_tried_again_and_answers_nothing(tmp_path: Path, said: list[str]) -> None:
     runs = Runs(lag_ms=200)
-    found = loadsearch.search(PLAN, tmp_path, runs, said.append, most=4)
+    found = loadsearch.series(replace(PLAN, up_to=4), tmp_path, runs, said.append)
     assert found["exit_code"] == 4
     assert len(runs.made) == 6
     assert "the generator itself was the limit" in found["search"]["large"]["sentence"]
@@ -106,20 +111,20 @@ def test_a_generator_at_its_limit_is_tried_again_and_answers_nothing(tmp_path: P
 
 def test_a_search_that_is_stopped_keeps_what_it_had_found_and_does_not_pass(tmp_path: Path, said: list[str]) -> None:
     runs = Runs(stop_at=4)
-    found = loadsearch.search(PLAN, tmp_path, runs, said.append, most=64)
+    found = loadsearch.series(PLAN, tmp_path, runs, said.append)
     assert [users for _, users, _ in runs.made] == [2, 4]
     assert (found["ended"], found["exit_code"]) == ("stopped", 4)
     assert list(found["backends"]) == list(found["search"]) == ["small"]
 
 
 def test_a_sweep_that_is_stopped_keeps_its_points(tmp_path: Path, said: list[str]) -> None:
-    found = loadsearch.sweep(PLAN, tmp_path, Runs(stop_at=4), said.append, [1, 2, 4, 8])
+    found = loadsearch.series(replace(SWEEP, loads=(1, 2, 4, 8)), tmp_path, Runs(stop_at=4), said.append)
     assert [(point["backend"], point["load"]) for point in found["sweep"]] == [("small", 1), ("small", 2), ("small", 4)]
     assert found["exit_code"] == 4
 
 
 def test_a_sweep_gives_a_point_for_each_backend_and_load(tmp_path: Path, said: list[str]) -> None:
-    found = loadsearch.sweep(PLAN, tmp_path, Runs(), said.append, [1, 2, 8])
+    found = loadsearch.series(SWEEP, tmp_path, Runs(), said.append)
     points = {(point["backend"], point["load"]): point for point in found["sweep"]}
     assert set(points) == {(slug, load) for slug in ("small", "large") for load in (1, 2, 8)}
     assert points["small", 8]["ttft_p50_ms"] == pytest.approx(900, rel=0.01)
@@ -128,3 +133,63 @@ def test_a_sweep_gives_a_point_for_each_backend_and_load(tmp_path: Path, said: l
     assert points["small", 1]["interactivity"] == pytest.approx(1000, rel=0.01)
     assert found["exit_code"] == 3
     assert next(iter(loadreport.named(found, {}))) == "throughput-against-interactivity"
+
+
+def test_what_has_been_found_is_told_after_each_run(tmp_path: Path, said: list[str]) -> None:
+    told: list[dict[str, Any]] = []
+    loadsearch.series(SWEEP, tmp_path, Runs(), said.append, told.append)
+    assert [len(summary["sweep"]) for summary in told] == [1, 2, 3, 4, 5, 6]
+    assert [list(summary["backends"]) for summary in told[2:4]] == [["small"], ["small", "large"]]
+    told.clear()
+    loadsearch.series(replace(PLAN, up_to=4), tmp_path, Runs(), said.append, told.append)
+    assert [step["load"] for step in told[1]["search"]["small"]["steps"]] == [2, 4]
+
+
+def test_a_search_whose_process_died_is_put_together_from_what_its_runs_have_left(
+    tmp_path: Path, said: list[str]
+) -> None:
+    runs = Runs()
+
+    def killed(plan: Plan, folder: Path) -> dict[str, Any]:
+        if len(runs.made) == 3:
+            raise KeyboardInterrupt
+        found = runs(plan, folder)
+        (folder / "summary.json").write_bytes(orjson.dumps(found))
+        return found
+
+    (tmp_path / "params.json").write_bytes(orjson.dumps(PLAN.as_data()))
+    with pytest.raises(KeyboardInterrupt):
+        loadsearch.series(PLAN, tmp_path, killed, said.append)
+    summary, charts, made = results(tmp_path)
+    assert made
+    assert [step["load"] for step in summary["search"]["small"]["steps"]] == [2, 4, 8]
+    assert (summary["ended"], summary["exit_code"]) == ("interrupted", 4)
+    assert charts["distribution"]["small"]["ttft"]
+    assert results(tmp_path)[2] is False, "it is written now"
+
+
+def test_nothing_is_written_where_nothing_was_measured(tmp_path: Path) -> None:
+    assert loadsearch.series(PLAN, tmp_path, lambda *_: {"ended": "stopped"}) == {}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("plan", "sentence"),
+    [
+        (replace(PLAN, slo=""), "A search needs an SLO"),
+        (replace(PLAN, up_to=1), "begins with 1 user"),
+        (replace(PLAN, up_to=2000), "ends with 1000"),
+        (replace(PLAN, mode="rate", schedule=flat("poisson", 2)), "it has no rate"),
+        (replace(SWEEP, loads=()), "1 to 16 loads"),
+        (replace(SWEEP, loads=(0.0,)), "more than nothing"),
+        (replace(SWEEP, loads=(1.0, 1001.0)), "At most 1000 users"),
+        (replace(SWEEP, mode="rate", schedule=flat("poisson", 2), loads=(2.0, 501.0)), "At most 500 requests"),
+        (replace(SWEEP, stages=((0, 1), (10, 5))), "one steady load"),
+        (replace(PLAN, kind="ab", targets=TARGETS[:1]), "needs two backends"),
+        (replace(PLAN, kind="mud"), "There is no kind 'mud'"),
+    ],
+)
+def test_a_series_that_cannot_be_run_is_refused_before_its_first_run(plan: Plan, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        plan.checked()
+    assert replace(PLAN, users=600, up_to=1000).checked(), "one backend at a time: the cap holds for each"

@@ -68,7 +68,7 @@ def test_a_chart_is_exported_by_the_view_as_the_page_draws_it(kind: str) -> None
 
 def test_all_charts_are_exported_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finished(1000)
-    monkeypatch.setattr("webapp.services.load.results", lambda _: (run.summary, run.charts, False))
+    monkeypatch.setattr("webapp.management.commands.load.results", lambda _: (run.summary, run.charts, False))
     said = StringIO()
     call_command("load", "charts", "--out", str(tmp_path), stdout=said)
     named = loadreport.named(run.summary, run.charts)

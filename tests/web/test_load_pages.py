@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from django.db import connection
 from django.test import Client
@@ -17,7 +19,7 @@ from webapp.core.histogram import Histogram
 from webapp.core.loadplan import Plan, Target
 from webapp.core.loadstats import BackendStats, LoadStats
 from webapp.core.loadsummary import chart_data, described, summarise
-from webapp.models import LoadRun
+from webapp.models import Backend, LoadRun
 
 pytestmark = pytest.mark.usefixtures("rows")
 HOSTILE = "<script>alert(1)</script>"
@@ -130,11 +132,79 @@ def test_only_the_operator_may_send_steer_stop_and_delete(action: str) -> None:
 
 
 def test_a_wrong_wish_is_answered_with_one_sentence_and_the_form_as_it_was() -> None:
-    reply = Client().post("/load/start/", {"users": "many", "title": "Kept"})
-    assert reply.status_code == 400
-    assert "Users has to be a number" in reply.content.decode()
-    assert 'value="Kept"' in reply.content.decode()
+    reply = Client().post("/load/start/", {"users": "many", "rate": "5", "title": "Kept", "backend": ["a"]})
+    assert reply.status_code == 200
+    page = reply.content.decode()
+    assert 'id="problem-users">Users: a whole number from 0 to 1,000.<' in page
+    for kept in ('value="Kept"', 'value="many"', 'name="rate" value="5"'):
+        assert kept in page
     assert not LoadRun.objects.exists()
+
+
+GOOD = {"backend": ["a"], "duration": "5"}
+
+
+@pytest.mark.parametrize(
+    ("field", "wish", "sentence"),
+    [
+        ("backend", {"backend": []}, "needs 1 to 8 backends"),
+        ("backend", {"backend": ["nobody"]}, "There is no backend &#x27;nobody&#x27;"),
+        ("users", {"users": "1.5"}, "a whole number"),
+        ("users", {"users": "600", "backend": ["a", "b"]}, "At most 500 on each of 2 backends"),
+        ("rate", {"arrival": "poisson", "rate": "nan"}, "from 0.01 to 500"),
+        ("cv", {"arrival": "gamma", "cv": ""}, "from 0.05 to 20"),
+        ("duration", {"duration": "1e9"}, "from 0.5 to 3,600"),
+        ("think", {"think": "-1"}, "from 0 to 600"),
+        ("slo", {"slo": "speed:1"}, "There is no SLO"),
+        ("slo", {"kind": "search"}, "A search needs an SLO"),
+        ("first", {"kind": "search", "first": "0"}, "from 1 to 1,000"),
+        ("up_to", {"kind": "search", "first": "9", "up_to": "8"}, "no fewer than the first"),
+        ("step", {"kind": "sweep", "step": "soon"}, "from 0.5 to 3,600"),
+        ("loads", {"kind": "sweep", "loads": "1, two"}, "such as 1, 2, 4, 8"),
+        ("loads", {"kind": "sweep", "loads": "0.5"}, "numbers of users"),
+        ("loads", {"kind": "sweep", "arrival": "constant", "loads": "501"}, "numbers of requests per second"),
+        ("loads", {"kind": "sweep", "loads": "2 2"}, "each of them once"),
+        ("title", {"title": "x" * 201}, "at most 200"),
+    ],
+)
+def test_what_is_wrong_is_said_at_its_field(field: str, wish: dict[str, Any], sentence: str) -> None:
+    Backend.objects.create(slug="a", label="A", model="m", base_url="http://127.0.0.1:9/v1")
+    page = Client().post("/load/start/", GOOD | wish).content.decode()
+    said = re.search(rf'id="problem-{field}">([^<]+)<', page)
+    assert said
+    assert sentence in said[1]
+    assert page.count("autofocus") == 1
+    assert not LoadRun.objects.exists()
+
+
+def test_fields_of_another_kind_are_kept_and_not_judged() -> None:
+    reply = Client().post("/load/start/", GOOD | {"kind": "search", "loads": "many", "slo": ""})
+    assert 'name="loads" value="many"' in reply.content.decode()
+    assert "problem-loads" not in reply.content.decode()
+
+
+def test_a_run_is_started_again_with_what_it_was_asked() -> None:
+    for kind, more in (("search", {"up_to": 32}), ("sweep", {"loads": [1, 2]}), ("ab", {})):
+        run = finished(10)
+        run.plan |= {"kind": kind, "mix": "fixed:20/5", "duration_s": 7.0, **more}
+        run.backends = ["a", "a#2"]
+        run.save()
+        page = Client().get(f"/load/?again={run.id}").content.decode()
+        assert f'name="kind" value="{kind}" checked' in page
+        assert '<option value="fixed:20/5" selected>' in page
+        if kind == "ab":
+            assert 'name="duration" value="7"' in page
+        else:
+            assert 'name="step" value="7"' in page
+    assert 'name="up_to" value="64"' in page, "what it did not ask has its first value"
+
+
+def test_a_search_cannot_be_steered() -> None:
+    run = finished(10)
+    run.plan["kind"], run.state = "search", LoadRun.State.RUNNING
+    run.save()
+    reply = Client().post(f"/load/{run.id}/steer/", {"users": "3"})
+    assert (reply.status_code, "cannot be changed" in reply.json()["error"]) == (409, True)
 
 
 @pytest.mark.parametrize("wish", [{"users": "many"}, {"rate": "nan"}, {"rate": "inf"}, {}])
@@ -147,6 +217,54 @@ def test_a_slider_that_asks_for_no_number_is_told_so(wish: dict[str, str]) -> No
 def test_a_slider_of_a_run_that_has_ended_is_told_so() -> None:
     reply = Client().post(f"/load/{finished(10).id}/steer/", {"users": "3"})
     assert (reply.status_code, reply.json()["error"]) == (409, "This load run is not going on any more.")
+
+
+def test_progress_says_the_step_that_is_under_way_with_its_attainment_and_those_before(tmp_path: Path) -> None:
+    run = finished(10)
+    steps = [{"backend": "a", "load": 2, "attainment": 0.99, "asked": 90, "low": 0.95, "high": 1.0,
+              "limited": False, "thin": False}]  # fmt: skip
+    run.plan |= {"kind": "search", "up_to": 64, "loads": []}
+    run.summary, run.state, run.folder = {"search": {"a": {"steps": steps}}}, LoadRun.State.RUNNING, str(tmp_path)
+    run.save()
+    assert "Starting the generator" in Client().get(f"/load/{run.id}/progress/").content.decode()
+    step = {"number": 2, "done": 1, "backend": "a", "load": 4, "duration_s": 20.0, "t_s": 8.2, "again": False}
+    line = {"t_s": 31.0, "users": 4, "step": step, "backends": {"a": {"asked": 40, "good": 30}}}
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    said = Client().get(f"/load/{run.id}/progress/").content.decode()
+    assert "Step 2: 4 users on Backend A, 8 s of 20 s. 75.0% of 40 good so far." in said
+    assert said.index("under way") < said.index("enough"), "the newest first"
+    assert Client().get(f"/load/{run.id}/chart/growing.json").json()["data"]["values"][0]["load"] == 2
+    step |= {"done": 0}  # the last line of a step that has ended
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    assert "under way" not in Client().get(f"/load/{run.id}/progress/").content.decode()
+
+
+def test_progress_of_a_sweep_says_how_much_is_left(tmp_path: Path) -> None:
+    run = finished(10)
+    run.plan |= {"kind": "sweep", "loads": [1, 2, 4]}
+    run.summary, run.state, run.folder = {}, LoadRun.State.RUNNING, str(tmp_path)
+    run.save()
+    step = {"number": 1, "done": 0, "backend": "a", "load": 1, "duration_s": 30.0, "t_s": 10.0, "again": False}
+    line = {"t_s": 10.0, "users": 1, "step": step, "backends": {"a": {"output_tokens_per_s": 12}}}
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    said = Client().get(f"/load/{run.id}/progress/").content.decode()
+    assert "Step 1 of 3: 1 user on Backend A, 10 s of 30 s; about 1 min 20 s left in all." in said
+
+
+def test_progress_of_a_pair_shows_each_difference_with_its_interval(tmp_path: Path) -> None:
+    run = finished(10)
+    run.plan["kind"] = "ab"
+    run.plan["targets"].append(run.plan["targets"][0] | {"slug": "b"})
+    run.state, run.folder = LoadRun.State.RUNNING, str(tmp_path)
+    run.save()
+    pair = {"a": "a", "b": "b", "figure": "ttft", "n": 50, "difference_ms": -20.0, "interval_ms": [-30.0, -10.0],
+            "p_a_faster": 0.9, "p_interval": [0.7, 0.97], "result": "A faster"}  # fmt: skip
+    unknown = pair | {"figure": "e2e", "n": 3, "interval_ms": [None, None], "result": "cannot tell"}
+    line = {"t_s": 10.0, "users": 1, "backends": {}, "pairs": [pair, unknown]}
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    said = Client().get(f"/load/{run.id}/progress/").content.decode()
+    for word in ("10 s of 30 s", "A − B", "−20 ms", "−30 ms to −10 ms", "90%", "A is faster", "cannot tell", "n/a"):
+        assert word in said
 
 
 @pytest.mark.parametrize("path", ["/load/?again=%00", "/load/drawer/?after=%00", "/load/compare/?run=%00&run=x"])

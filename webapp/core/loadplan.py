@@ -11,12 +11,15 @@ from math import isfinite
 from typing import Any
 from urllib.parse import urlsplit
 
-from webapp.core import mixes, slo
-from webapp.core.arrivals import KINDS, Schedule, value_at
+from webapp.core import arrivals, mixes, slo
+from webapp.core.arrivals import Schedule, value_at
 from webapp.core.loadstats import NS_PER_S, Window
 from webapp.core.mixes import Mix
 from webapp.core.slo import Slo
 
+KINDS = ("run", "search", "sweep", "ab")
+SERIES = ("search", "sweep")  # several runs, one after the other and of one backend each
+MOST_LOADS = 16  # of a sweep
 WIRES = ("sse", "ws", "direct")
 MODES = ("users", "rate", "pairs")
 DETAILS = ("marks", "chunks", "text")
@@ -74,12 +77,18 @@ class Plan:
     """One run. In mode "users" and "pairs", `users` closed loops run on each backend, or as many as `stages` say:
     (seconds, users) points joined by straight lines. "rate" follows `schedule` on each backend. In "pairs" every
     question goes to all backends at the same instant.
+
+    `kind` says what it is to find out. Two of KINDS are a series of such runs: a search tries from `users` to `up_to`
+    users, a sweep goes through `loads` (users, or requests per second in mode "rate"); `step` is one of its runs.
     """
 
     targets: tuple[Target, ...]
+    kind: str = "run"
     wire: str = "sse"
     mode: str = "users"
     users: int = 1
+    up_to: int = 256
+    loads: tuple[float, ...] = ()
     stages: tuple[tuple[float, float], ...] = ()
     schedule: Schedule = field(default_factory=Schedule)
     behaviour: Behaviour = field(default_factory=Behaviour)
@@ -115,6 +124,17 @@ class Plan:
     def slugs(self) -> list[str]:
         return [target.slug for target in self.targets]
 
+    @property
+    def is_series(self) -> bool:
+        return self.kind in SERIES
+
+    def step(self, target: Target, load: float) -> Plan:
+        """Return the run of one backend at one load that is a part of this series."""
+        alone = replace(self, kind="run", targets=(target,), loads=())
+        if self.mode != "rate":
+            return replace(alone, users=round(load))
+        return replace(alone, schedule=arrivals.flat(self.schedule.kind, load, self.schedule.cv))
+
     def questions(self) -> Mix:
         """Return the mix: the prompts that came along (a file's, a scenario's), else the named distribution."""
         if self.prompts:
@@ -136,6 +156,8 @@ class Plan:
         for wrong, sentence in self._faults():
             if wrong:
                 raise ValueError(sentence)
+        for load in self.loads:
+            self.step(self.targets[0], load).checked()
         self.limits()
         if not self.prompts:
             mixes.parse(self.mix, turns=self.turns)
@@ -143,17 +165,22 @@ class Plan:
 
     def _faults(self) -> list[tuple[bool, str]]:
         count, caps, most = len(self.targets), self.caps, self.schedule.most()
-        expected = most * self.duration_s * count + sum(n for _, n in self.schedule.spikes) * count
+        at_once = 1 if self.is_series else count  # backends that are loaded at the same time
+        expected = (most * self.duration_s + sum(n for _, n in self.schedule.spikes)) * at_once
         closed = self.mode != "rate"
         return [
             (not count, "A load run needs a backend."),
             (count > 8, "At most eight backends in one run."),
             (len(set(self.slugs)) < count, "Each backend can be named once; compare one with itself by `load ab`."),
             (not all(map(_usable, self.targets)), "Every target has to be an http, https, ws or wss URL."),
+            (self.kind not in KINDS, f"There is no kind {self.kind!r}; there are {', '.join(KINDS)}."),
             (self.wire not in WIRES, f"There is no wire {self.wire!r}; there are {', '.join(WIRES)}."),
             (self.mode not in MODES, f"There is no mode {self.mode!r}; there are {', '.join(MODES)}."),
             (self.detail not in DETAILS, f"There is no detail {self.detail!r}; there are {', '.join(DETAILS)}."),
-            (self.schedule.kind not in KINDS, f"There is no arrival {self.schedule.kind!r}; {', '.join(KINDS)}."),
+            (
+                self.schedule.kind not in arrivals.KINDS,
+                f"There is no arrival {self.schedule.kind!r}; {', '.join(arrivals.KINDS)}.",
+            ),
             (not 0.05 <= self.schedule.cv <= 20, "The coefficient of variation has to lie between 0.05 and 20."),
             (not 0.5 <= self.duration_s <= caps.duration_s, f"A run lasts 0.5 to {caps.duration_s:g} seconds."),
             (
@@ -169,19 +196,41 @@ class Plan:
             ),
             (bool(self.stages) and self.mode != "users", "Stages of users are for closed loops."),
             (
-                closed and not 0 <= self.users <= self.most_users <= caps.users // max(1, count),
+                closed and not 0 <= self.users <= self.most_users <= caps.users // max(1, at_once),
                 f"At most {caps.users} users over all backends.",
             ),
             (not 1 <= self.workers <= caps.workers, f"From 1 to {caps.workers} workers."),
             (not 1 <= self.turns <= 100, "A conversation has 1 to 100 turns."),
             (not 1 <= self.max_requests <= caps.requests, f"A run has 1 to {caps.requests:,} requests."),
-            (not closed and most * count > caps.rate, f"At most {caps.rate:g} requests per second over all backends."),
-            (not closed and expected > caps.requests, f"That would be {expected:,.0f} requests; see --max-requests."),
+            (
+                not closed and most * at_once > caps.rate,
+                f"At most {caps.rate:g} requests per second over all backends.",
+            ),
+            (
+                not closed and expected > caps.requests,
+                f"That would be {expected:,.0f} requests; a run has at most {caps.requests:,}.",
+            ),
             (
                 not closed and not most and not self.schedule.spikes and not self.schedule.trace,
                 "An open loop needs a rate, a spike or a trace.",
             ),
-            (self.mode == "pairs" and count < 2, "A paired comparison needs two backends."),
+            ((self.kind == "ab" or self.mode == "pairs") and count < 2, "A paired comparison needs two backends."),
+            *self._faults_of_series(),
+        ]
+
+    def _faults_of_series(self) -> list[tuple[bool, str]]:
+        search, sweep, most = self.kind == "search", self.kind == "sweep", self.caps.users
+        steady = not (self.stages or self.schedule.spikes or self.schedule.trace)
+        return [
+            (self.is_series and not steady, "A search or a sweep has one steady load in each of its runs."),
+            (search and not self.slo.strip(), "A search needs an SLO, such as voice or ttft:500 tpot:50."),
+            (search and self.mode != "users", "A search moves a number of users; it has no rate."),
+            (
+                search and not 1 <= self.users <= self.up_to <= most,
+                f"A search begins with 1 user or more and ends with {most} or fewer.",
+            ),
+            (sweep and not 1 <= len(self.loads) <= MOST_LOADS, f"A sweep has 1 to {MOST_LOADS} loads."),
+            (sweep and min(self.loads, default=1) <= 0, "Each load of a sweep has to be more than nothing."),
         ]
 
     def _stages_in_order(self) -> bool:
@@ -195,7 +244,8 @@ def from_data(data: Mapping[str, Any]) -> Plan:
         raise ValueError(f"unknown parameter {unknown[0]!r}")
     values = dict(data)
     values["targets"] = tuple(Target(**entry) for entry in data["targets"])
-    values["stages"] = _tuples(data.get("stages", ()))
+    for name in ("stages", "loads"):
+        values[name] = _tuples(data.get(name, ()))
     if "behaviour" in data:
         values["behaviour"] = Behaviour(**data["behaviour"])
     if "schedule" in data:

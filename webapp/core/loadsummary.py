@@ -10,7 +10,7 @@ from typing import Any
 
 from webapp.core.generator import Watch
 from webapp.core.histogram import Histogram
-from webapp.core.loadplan import Plan
+from webapp.core.loadplan import SERIES, Plan
 from webapp.core.loadrecord import record_from_data
 from webapp.core.loadstats import LoadStats, exit_code
 from webapp.core.servermetrics import ServerWatch
@@ -115,15 +115,25 @@ def described(plan: Plan) -> dict[str, Any]:
 def load_words(plan: Mapping[str, Any]) -> str:
     """Say in words how a plan, as it is published, loads its backends."""
     each = " on each backend" if len(plan["targets"]) > 1 else ""
+    if plan.get("kind") in SERIES:
+        return series_words(plan, plan["loads"])
+    paired = "paired, " if plan["mode"] == "rate" and plan.get("kind") == "ab" else ""
     if plan["mode"] == "rate":
         schedule = plan["schedule"]
         kinds = {"gamma": f"in bursts (cv {schedule['cv']:g})", "poisson": "at random", "constant": "evenly"}
         rate = (
             f"{span(rates(plan))} requests/s {kinds[schedule['kind']]}" if schedule["rates"] else "a trace or a spike"
         )
-        return f"open loop: {rate}{each}"
+        return f"{paired}open loop: {rate}{each}"
     users = span([users for _, users in plan.get("stages", ())] or [plan["users"]])
     return f"{'paired: ' if plan['mode'] == 'pairs' else ''}{users} user{'' if users == '1' else 's'}{each}"
+
+
+def series_words(plan: Mapping[str, Any], loads: Sequence[float]) -> str:
+    """Say which loads a search or a sweep tries, or has tried."""
+    unit = "requests/s" if plan["mode"] == "rate" else "users"
+    tried = ", ".join(f"{load:g}" for load in loads) or f"{plan['users']} to {plan['up_to']}"
+    return f"{tried} {unit}, one run after the other"
 
 
 def rates(plan: Mapping[str, Any]) -> list[float]:

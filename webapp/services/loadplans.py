@@ -27,7 +27,13 @@ SECONDS_PER = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class Refusal(ValueError):
-    """A load run that is not started; its text is one sentence for whoever asked."""
+    """A load run that is not started; its text is one sentence for whoever asked. `about` names what is wrong: a field
+    of the page's form, "" for none.
+    """
+
+    def __init__(self, text: str, about: str = "") -> None:
+        super().__init__(text)
+        self.about = about
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +42,17 @@ class Wishes:
 
     `users`, and the rates of an open loop, hold for each backend. `ramp` is "FROM:TO" requests per second over the
     run, `steps` "1,5,10", `spike` "COUNT@SECONDS", `trace` the text of a CSV file, `prompts` that of a file of prompts.
-    `stages` is "10:30s,50:1m": to 10 within 30 s, then to 50 within a minute; requests per second where `arrival` says
-    how they arrive, else users. They replace the duration by their sum.
+    `kind` is one of loadplan.KINDS: a search goes from `users` to `up_to`, a sweep through `loads`, the first of which
+    is also `users` or `rate`. `stages` is "10:30s,50:1m": to 10 within 30 s, then to 50 within a minute; requests per
+    second where `arrival` says how they arrive, else users. They replace the duration by their sum.
     """
 
     backends: tuple[str, ...] = ()
+    kind: str = "run"
     wire: str = "sse"
     users: int | None = None
+    up_to: int = 256
+    loads: tuple[float, ...] = ()
     rate: float | None = None
     arrival: str = ""
     cv: float = 2.0
@@ -51,7 +61,6 @@ class Wishes:
     stages: str = ""
     spike: str = ""
     trace: str = ""
-    paired: bool = False
     duration_s: float = 30.0
     warmup_s: float | None = None
     cooldown_s: float | None = None
@@ -90,13 +99,16 @@ def plan(wishes: Wishes, where: Where) -> tuple[Plan, dict[str, str]]:
         targets, secrets = _targets(specs, wishes, where)
         schedule = _schedule(wishes)
         prompts = _prompts(wishes)
-        mode = "rate" if schedule is not None else "pairs" if wishes.paired else "users"
+        mode = "rate" if schedule is not None else "pairs" if wishes.kind == "ab" else "users"
         timed = schedule is not None and bool(schedule.spikes or schedule.trace)
         found = Plan(
             targets=targets,
+            kind=wishes.kind,
             wire=wishes.wire,
             mode=mode,
             users=_users(wishes),
+            up_to=wishes.up_to,
+            loads=wishes.loads,
             stages=_stages(wishes) if mode == "users" else (),
             schedule=schedule or Schedule(),
             behaviour=Behaviour(wishes.think_s, wishes.patience_s, wishes.read_bytes_per_s, wishes.reconnect_s),
@@ -136,7 +148,7 @@ def allowed(url: str, where: Where) -> bool:
 def _spec(slug: str) -> BackendSpec:
     row = queries.backend(slug)
     if row is None:
-        raise Refusal(f"There is no backend {slug!r}; see: manage.py backend list")
+        raise Refusal(f"There is no backend {slug!r}; see: manage.py backend list", "backend")
     return queries.spec_of(row)
 
 
@@ -147,12 +159,13 @@ def _targets(specs: Sequence[BackendSpec], wishes: Wishes, where: Where) -> tupl
         if spec.kind != "recording" and not allowed(upstream, where):
             raise Refusal(
                 f"{spec.slug} is at {urlsplit(upstream).netloc}, which may not be loaded; "
-                "its operator can allow it by naming its origin in LOAD_TARGETS."
+                "its operator can allow it by naming its origin in LOAD_TARGETS.",
+                "backend",
             )
         name = ""
         if wishes.wire == "direct":
             if spec.kind != "openai":
-                raise Refusal(f"{spec.slug} has no URL of its own that could be loaded; use the app's wire sse.")
+                raise Refusal(f"{spec.slug} has no URL of its own; load it over the machine wire.", "wire")
             url, model = upstream, spec.model
             if spec.key_ref:
                 name = f"SPLITSECOND_KEY_{place}"

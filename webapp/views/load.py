@@ -25,10 +25,11 @@ from webapp.services import charts as chart_files
 from webapp.services import load, loadplans
 from webapp.services.database import in_thread
 from webapp.services.loadplans import Refusal, Where
-from webapp.views import loadcomparisons, loadforms
+from webapp.views import loadcomparisons, loadforms, loadprogress
 from webapp.views import loadcontexts as contexts
 from webapp.views.backends import is_operator
 from webapp.views.contexts import definitions
+from webapp.views.loadforms import values_of
 
 PER_PAGE = 20
 FILES = {"summary.json": "application/json", "requests.jsonl": "application/x-ndjson",
@@ -54,22 +55,22 @@ def operator_only(view: View) -> View:
 def index(request: HttpRequest) -> HttpResponse:
     again = _found(request.GET.get("again", ""))
     chosen = again.backends if again else request.GET.getlist("backend")
-    return _index(request, chosen, loadforms.values_of(again) if again else {})
+    return _index(request, chosen or loadforms.first_chosen(queries.all_backends()), values_of(again))
 
 
 def _index(
-    request: HttpRequest, chosen: list[str], values: dict[str, str], error: str = "", status: int = 200
+    request: HttpRequest, chosen: list[str], values: dict[str, str], problems: dict[str, str] | None = None
 ) -> HttpResponse:
     page = Paginator(LoadRun.objects.defer("charts"), PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "nav": "load",
         "runs": [contexts.row(run) for run in page],
         "page_obj": page,
-        "form": loadforms.form(queries.all_backends(), chosen, values, error),
+        "form": loadforms.form(queries.all_backends(), chosen, values, problems),
         "can_load": is_operator(request),
-        "open_form": bool(error or values or not page),
+        "open_form": bool(problems or values or not page),
     }
-    return render(request, "load/list.html", context, status=status)
+    return render(request, "load/list.html", context)
 
 
 @require_safe
@@ -78,7 +79,7 @@ def drawer(request: HttpRequest) -> HttpResponse:
     """Show the arena's load controls: of the run that is going on, else of the last (`after`), to start another."""
     running = LoadRun.objects.filter(state=LoadRun.State.RUNNING, asked_by="page").first()
     run = running or _found(request.GET.get("after", ""))
-    return _drawer(request, run, request.GET.getlist("backend"), loadforms.values_of(run) if run else {})
+    return _drawer(request, run, request.GET.getlist("backend"), values_of(run))
 
 
 def _drawer(
@@ -86,12 +87,12 @@ def _drawer(
     run: LoadRun | None,
     chosen: list[str],
     values: dict[str, str],
-    error: str = "",
+    problems: dict[str, str] | None = None,
     stopping: bool = False,
 ) -> HttpResponse:
     context = {
         "stopping": stopping,
-        "form": loadforms.form(queries.all_backends(), run.backends if run else chosen, values, error),
+        "form": loadforms.form(queries.all_backends(), run.backends if run else chosen, values, problems),
         "run": contexts.live(run) if run else None,
         "vega": chart_files.bundle_name(),
         "can_load": is_operator(request),
@@ -103,19 +104,24 @@ def _drawer(
 @operator_only
 def start(request: HttpRequest) -> HttpResponse:
     """Start a run; answer with its page, or within the arena with the drawer's controls."""
-    from_drawer = "drawer" in request.POST
-    chosen = request.POST.getlist("backend")
-    values = {name: request.POST.get(name, "") for name in loadforms.DEFAULTS if name in request.POST}
+    asked, from_drawer = loadforms.LoadForm(request.POST), "drawer" in request.POST
+    run = _started(request, asked, at_once=from_drawer) if asked.is_valid() else None
+    chosen, values = request.POST.getlist("backend"), dict(asked.data)
+    if from_drawer:
+        return _drawer(request, run, chosen, values, asked.problems)
+    return redirect("load-run", run.id) if run else _index(request, chosen, values, asked.problems)
+
+
+def _started(request: HttpRequest, asked: loadforms.LoadForm, *, at_once: bool) -> LoadRun | None:
+    """Start what a valid form asks for, all users `at_once` where somebody is looking; None where that is refused."""
     try:
-        plan, keys = loadplans.plan(loadforms.wishes(request.POST), _where(request))
-        if from_drawer:  # somebody is looking: all users at once
+        plan, keys = loadplans.plan(asked.wishes(), _where(request))
+        if at_once:
             plan = replace(plan, ramp_s=0.0).checked()
-        run = load.start(plan, keys, title=request.POST.get("title", "")[:200])
-    except (Refusal, ValueError) as refused:
-        if from_drawer:
-            return _drawer(request, None, chosen, values, str(refused))
-        return _index(request, chosen, values, str(refused), 400)
-    return _drawer(request, run, chosen, values) if from_drawer else redirect("load-run", run.id)
+        return load.start(plan, keys, title=asked.cleaned_data["title"])
+    except ValueError as refused:
+        asked.refuse(refused)
+        return None
 
 
 @require_POST
@@ -126,7 +132,10 @@ def steer(request: HttpRequest, run_id: str) -> HttpResponse:
         wish = loadforms.steering(request.POST)
     except Refusal as refused:
         return JsonResponse({"error": str(refused)}, status=400)
-    if not load.steer(_run(run_id).id, wish):
+    run = _run(run_id)
+    if run.state == LoadRun.State.RUNNING and not contexts.steers(run):
+        return JsonResponse({"error": "The load of this run cannot be changed while it goes on."}, status=409)
+    if not load.steer(run.id, wish):
         return JsonResponse({"error": "This load run is not going on any more."}, status=409)
     return HttpResponse(status=204)
 
@@ -137,7 +146,7 @@ def stop(request: HttpRequest, run_id: str) -> HttpResponse:
     run = _run(run_id)
     load.stop(run.id)
     if "drawer" in request.POST:
-        return _drawer(request, run, run.backends, loadforms.values_of(run), stopping=True)
+        return _drawer(request, run, run.backends, values_of(run), stopping=True)
     return redirect("load-run", run.id)
 
 
@@ -155,9 +164,17 @@ def delete(request: HttpRequest, run_id: str) -> HttpResponse:
 @ensure_csrf_cookie
 def show(request: HttpRequest, run_id: str) -> HttpResponse:
     """Show a run: live while it goes on, its results afterwards."""
-    context = {"nav": "load", "run": contexts.result(_run(run_id)), "can_load": is_operator(request)}
+    run = _run(run_id)
+    context = {"nav": "load", "run": contexts.result(run), "can_load": is_operator(request)}
     context["definitions"] = definitions()
+    context["progress"] = loadprogress.progress(run)
     return render(request, "load/run.html", context)
+
+
+@require_safe
+def progress(request: HttpRequest, run_id: str) -> HttpResponse:
+    """Show how far a run has come that is going on, as a fragment of its page."""
+    return render(request, "load/_progress.html", {"progress": loadprogress.progress(_run(run_id))})
 
 
 @require_safe
@@ -183,10 +200,14 @@ def live_charts(request: HttpRequest, run_id: str) -> JsonResponse:
 @require_safe
 async def chart(request: HttpRequest, run_id: str, name: str, kind: str) -> HttpResponse:
     """Return one chart: as its specification, or as a file."""
-    found = (await in_thread(lambda: contexts.charts(_run(run_id)))).get(name)
+    found = await in_thread(lambda: _named_chart(_run(run_id), name))
     if found is None:
         raise Http404("There is no such chart.")
     return await _chart(found, kind, f"load-{run_id}-{name}")
+
+
+def _named_chart(run: LoadRun, name: str) -> charts.Spec | None:
+    return loadprogress.growing(run) if name == contexts.GROWING else contexts.charts(run).get(name)
 
 
 @require_safe

@@ -9,11 +9,10 @@ from django.urls import reverse
 
 from webapp.core.loadcompare import CANNOT_TELL, NO_DIFFERENCE, Difference, difference
 from webapp.core.loadsummary import load_words
-from webapp.core.verdict import duration
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.views import loadcontexts as contexts
-from webapp.views.loadcontexts import time_words
+from webapp.views.loadcontexts import signed, time_words
 from webapp.views.words import NA
 
 COMPARED = (("ttft", 50), ("ttft", 95), ("icl", 95), ("e2e", 50))
@@ -64,11 +63,11 @@ def _entry(a: LoadRun, b: LoadRun, slug_a: str, slug_b: str) -> dict[str, Any]:
 def _told(found: Difference) -> dict[str, Any]:
     interval = NA
     if found.low_ms is not None and found.high_ms is not None:
-        interval = f"{_signed(found.low_ms)} to {_signed(found.high_ms)}"
+        interval = f"{signed(found.low_ms)} to {signed(found.high_ms)}"
     words = {CANNOT_TELL: CANNOT_TELL, NO_DIFFERENCE: NO_DIFFERENCE, "A less": "A is faster", "B less": "B is faster"}
     return {
         "a": time_words(found.a.ms if found.a else None), "b": time_words(found.b.ms if found.b else None),
-        "difference": NA if found.ms is None else _signed(found.ms), "interval": interval,
+        "difference": NA if found.ms is None else signed(found.ms), "interval": interval,
         "result": words[found.result], "told": found.result not in (CANNOT_TELL, NO_DIFFERENCE),
     }  # fmt: skip
 
@@ -106,7 +105,3 @@ def _sentence(entries: Sequence[Mapping[str, Any]], doubts: Sequence[str]) -> st
     if all(row["result"] == NO_DIFFERENCE for row in rows):
         return "No difference."
     return "Cannot tell: the intervals of both runs overlap."
-
-
-def _signed(ms: float) -> str:
-    return f"{'+' if ms >= 0 else '−'}{duration(abs(ms))}"

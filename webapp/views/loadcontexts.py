@@ -8,9 +8,10 @@ from typing import Any
 from django.urls import reverse
 
 from webapp.core.charts import Spec
-from webapp.core.loadplan import CAPS
-from webapp.core.loadsummary import load_words, rates, span
+from webapp.core.loadplan import CAPS, SERIES
+from webapp.core.loadsummary import load_words, rates, series_words, span
 from webapp.core.stats import ENOUGH_FOR
+from webapp.core.verdict import duration
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.services import loadreport
@@ -26,6 +27,8 @@ FIGURES = (
     ("e2e", "Whole answer", "e2e"),
 )  # in a summary, in words, and in the definitions
 WIRES = {"sse": "the machine wire (/v1)", "ws": "the page's socket", "direct": "the backends' own URLs"}
+GROWING = "growing"  # the name of the chart of a search or a sweep that goes on
+TITLES = {"search": "How many users?", "sweep": "Throughput against interactivity", "ab": "A against B"}
 LEAST_MOST_RATE = 20.0  # requests per second: how far up a slider goes at least
 VERDICT_LEVELS = {0: "good", 1: "bad", 3: "bad", 4: "unknown"}
 
@@ -37,9 +40,10 @@ def live(run: LoadRun) -> dict[str, Any]:
         "id": run.id,
         "running": run.state == LoadRun.State.RUNNING,
         "state": run.state,
+        "kind": kind_of(run),
         "note": run.note,
         "users": run.plan.get("users", 0),
-        "steers": _steers(run),
+        "steers": steers(run),
         "most_users": CAPS.users // max(1, len(run.backends)),
         "rate": rate,
         "most_rate": min(CAPS.rate / max(1, len(run.backends)), max(LEAST_MOST_RATE, 5 * rate)),
@@ -47,6 +51,10 @@ def live(run: LoadRun) -> dict[str, Any]:
         "url": reverse("load-run", args=[run.id]),
         "live_url": reverse("load-live", args=[run.id]),
         "charts_url": reverse("load-live-charts", args=[run.id]),
+        "growing": {"title": TITLES[kind_of(run)], "url": reverse("load-chart", args=[run.id, GROWING, "json"])}
+        if kind_of(run) in SERIES
+        else None,
+        "progress_url": reverse("load-progress", args=[run.id]),
         "steer_url": reverse("load-steer", args=[run.id]),
         "stop_url": reverse("load-stop", args=[run.id]),
         "words": words(run),
@@ -55,11 +63,18 @@ def live(run: LoadRun) -> dict[str, Any]:
 
 def words(run: LoadRun) -> str:
     """Say how a run loads, or has loaded, its backends: one load, or several after each other."""
-    tried = tried_loads(run)
-    if not tried:
-        return load_words(run.plan)
-    unit = "requests/s" if run.mode == "rate" else "users"
-    return f"{', '.join(f'{load:g}' for load in sorted(tried))} {unit}, one run after the other"
+    tried = [] if run.state == LoadRun.State.RUNNING else sorted(tried_loads(run))
+    return series_words(run.plan, tried) if tried else load_words(run.plan)
+
+
+def kind_of(run: LoadRun) -> str:
+    """Return what a run is to find out: one of loadplan.KINDS."""
+    return str(run.plan.get("kind", "run"))
+
+
+def title_of(run: LoadRun) -> str:
+    """Return the title that somebody gave a run, else what it asks, else its load."""
+    return run.title or TITLES.get(kind_of(run)) or words(run).capitalize()
 
 
 def tried_loads(run: LoadRun) -> set[float]:
@@ -83,8 +98,10 @@ def targets(run: LoadRun) -> list[dict[str, str]]:
     ]
 
 
-def _steers(run: LoadRun) -> str:
+def steers(run: LoadRun) -> str:
     """Return what of a running load can be changed: "users", "rate" or "" for nothing."""
+    if kind_of(run) in SERIES:
+        return ""
     if run.mode == "rate":
         return "rate" if run.plan.get("schedule", {}).get("rates") else ""
     return "users" if run.mode == "users" else ""
@@ -96,11 +113,11 @@ def row(run: LoadRun) -> dict[str, Any]:
     return {
         "id": run.id,
         "url": reverse("load-run", args=[run.id]),
-        "title": run.title or words(run).capitalize(),
+        "title": title_of(run),
         "when": run.created_at,
         "words": words(run),
         "mix": run.plan.get("mix", ""),
-        "duration": f"{run.plan.get('duration_s', 0):g} s",
+        "duration": f"{run.plan.get('duration_s', 0):g} s{' each' if kind_of(run) in SERIES else ''}",
         "state": run.state,
         "note": run.note,
         "verdict": "" if run.exit_code is None else loadreport.VERDICTS.get(run.exit_code, ""),
@@ -120,7 +137,7 @@ def result(run: LoadRun) -> dict[str, Any]:
     summary = run.summary
     found = {
         **live(run),
-        "title": run.title or words(run).capitalize(),
+        "title": title_of(run),
         "when": run.created_at,
         "exit_code": run.exit_code,
         "facts": _facts(run),
@@ -134,7 +151,7 @@ def result(run: LoadRun) -> dict[str, Any]:
         "errors": [],
         "files": [],
     }
-    if not summary:
+    if not summary or found["running"]:
         return found
     named = charts(run)
     return {
@@ -259,20 +276,22 @@ def _generator(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(run: LoadRun) -> list[tuple[str, str]]:
     plan = run.plan
-    facts = [("", words(run))] if run.title else []
+    facts = [("", words(run))] if title_of(run) != words(run).capitalize() else []
     facts += [("mix", plan.get("mix", "")), ("over", WIRES.get(run.wire, run.wire))]
     if slo := (run.summary.get("slo") or {}).get("text") or plan.get("slo", ""):
         facts.append(("SLO", slo))
     if changed := _changed(run):
         facts.append(("changed while it ran", changed))
-    if measured := run.summary.get("measured_s"):
+    if kind_of(run) in SERIES:
+        facts.append(("each run", f"{plan['duration_s']:g} s"))
+    elif measured := run.summary.get("measured_s"):
         facts.append(("measured", f"{measured:g} s of {plan.get('duration_s', 0):g} s"))
     return facts
 
 
 def _changed(run: LoadRun) -> str:
     """Say between what somebody has moved a run's load; "" where nobody has."""
-    name, unit = {"users": ("users", "users"), "rate": ("rate", "requests/s")}.get(_steers(run), ("", ""))
+    name, unit = {"users": ("users", "users"), "rate": ("rate", "requests/s")}.get(steers(run), ("", ""))
     found = [line[name] for line in run.charts.get("series", ()) if line.get(name) is not None] if name else []
     planned = run.plan.get("stages") or len(set(rates(run.plan))) > 1
     return f"{span(found)} {unit}" if found and min(found) != max(found) and not planned else ""
@@ -284,6 +303,11 @@ def _settings(run: LoadRun) -> list[tuple[str, str]]:
     shown = [(name, plan[name]) for name in ("seed", "workers", "turns", "warmup_s", "cooldown_s", "ramp_s", "grace_s")
              if name in plan]  # fmt: skip
     return [(name.replace("_s", ", s").replace("_", " "), f"{value:g}") for name, value in [*shown, *behaviour]]
+
+
+def signed(ms: float) -> str:
+    """Return a difference with its sign, "+1.2 ms"."""
+    return f"{'+' if ms >= 0 else '−'}{duration(abs(ms))}"
 
 
 def time_words(ms: float | None) -> str:

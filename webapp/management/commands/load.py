@@ -16,22 +16,22 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from webapp import queries
-from webapp.core.loadplan import CAPS, DETAILS, WIRES, Plan
-from webapp.core.loadsummary import table
+from webapp.core.loadplan import CAPS, DETAILS, KINDS, WIRES, Plan
+from webapp.core.loadsummary import INTERRUPTED, table
 from webapp.core.slo import PRESETS
 from webapp.services import load, loadreport, loadsearch
 from webapp.services.backends import seed
 from webapp.services.charts import write_all
 from webapp.services.loadhost import whereabouts
-from webapp.services.loadplans import Refusal, Where, Wishes, plan, read_text
+from webapp.services.loadplans import Refusal, Wishes, plan, read_text
 from webapp.services.loadprocess import LoadProcess
+from webapp.services.loadresults import last_words, read_live, results
 
-MODES = ("run", "search", "ab", "sweep", "report", "charts")
+MODES = (*KINDS, "report", "charts")
 WHAT = (
     "run (default); search: how many users; ab: paired comparison; sweep: throughput against interactivity; "
     "report: write report.html of --out again; charts: write its charts as SVG, PNG and PDF"
 )
-TITLES = {"run": "", "search": "How many users?", "ab": "A against B", "sweep": "Throughput against interactivity"}
 LOADS = ("users", "rate", "ramp", "steps", "stages", "trace")
 DURATION_S = 30.0
 LOOK_S = 0.5
@@ -107,41 +107,31 @@ class Command(BaseCommand):
         if unknown := [slug for slug in slugs if queries.backend(slug) is None]:
             raise Refusal(f"There is no backend {unknown[0]!r}; see: manage.py backend list")
         _check_folder(options["out"])
+        wishes = _wishes(options)
         with whereabouts(slugs, options["wire"], options["url"]) as where:
-            if options["what"] == "search":
-                summary = self._search(options, where)
-            elif options["what"] == "sweep":
-                summary = self._sweep(options, where)
-            else:
-                made, keys = plan(_wishes(options), where)
-                summary = self._run(made, options["out"], keys)
+            made, keys = plan(wishes, where)
+            make = self._series if made.is_series else self._run
+            summary = make(made, options["out"], keys)
         out = options["out"]
-        loadreport.write(out, summary, load.results(out)[1])
+        loadreport.write(out, summary, results(out)[1])
         self._keep(options, summary)
         self._print(summary)
         return int(summary["exit_code"])
 
-    def _search(self, options: dict[str, Any], where: Where) -> dict[str, Any]:
-        if not options["slo"]:
-            raise Refusal("A search needs an --slo, such as voice or 'ttft:500 tpot:50'.")
-        if moved := [f"--{name}" for name in LOADS if name != "users" and options[name]]:
-            raise Refusal(f"A search moves the number of users itself; leave {' and '.join(moved)} out.")
-        made, keys = plan(_wishes(options), where)
+    def _series(self, made: Plan, folder: Path, keys: dict[str, str]) -> dict[str, Any]:
+        """Make the runs of a search or a sweep and return the combined summary."""
 
-        def run(step: Plan, folder: Path) -> dict[str, Any]:
-            return self._run(step.checked(), folder, keys)
+        def step(part: Plan, where: Path) -> dict[str, Any]:
+            try:
+                return self._run(part.checked(), where, keys)
+            except Refusal as failed:
+                self._say(str(failed))
+                return {"ended": INTERRUPTED}
 
-        return loadsearch.search(made, options["out"], run, self._say, options["max_users"])
-
-    def _sweep(self, options: dict[str, Any], where: Where) -> dict[str, Any]:
-        loads = _loads(options)
-        first = {"rate": str(loads[0])} if options["rate"] else {"users": str(round(loads[0]))}
-        made, keys = plan(_wishes({**options, **first}), where)
-
-        def run(step: Plan, folder: Path) -> dict[str, Any]:
-            return self._run(step.checked(), folder, keys)
-
-        return loadsearch.sweep(made, options["out"], run, self._say, loads)
+        summary = loadsearch.series(made, folder, step, self._say)
+        if not summary:
+            raise Refusal("Nothing was measured.")
+        return summary
 
     def _run(self, made: Plan, folder: Path, keys: dict[str, str]) -> dict[str, Any]:
         """Run one plan to its end and return its summary; whatever ends this command ends the generator first."""
@@ -149,7 +139,7 @@ class Command(BaseCommand):
         offset, looks = 0, 0
         try:
             while process.wait(LOOK_S) is None:
-                lines, offset = load.read_live(folder, offset)
+                lines, offset = read_live(folder, offset)
                 looks += 1
                 if lines and looks % SAY_EVERY == 0:
                     self._say(_progress(lines[-1]))
@@ -157,21 +147,21 @@ class Command(BaseCommand):
             self._say("Stopping…")
         finally:
             process.stop()
-        summary, _, _ = load.results(folder)
+        summary, _, _ = results(folder)
         if not summary:
-            raise Refusal(load.last_words(folder))
+            raise Refusal(last_words(folder))
         return summary
 
     def _keep(self, options: dict[str, Any], summary: dict[str, Any]) -> None:
         """Keep the run among those that the page lists; a database that cannot is no reason to fail."""
         try:
-            load.keep_finished(options["out"], summary, title=TITLES[options["what"]])
+            load.keep_finished(options["out"], summary)
         except DatabaseError as error:
             self.stderr.write(f"The run is not listed under /load/: {error}")
 
     def _again(self, what: str, out: Path) -> None:
         """Make files of results that are there."""
-        summary, charts, _ = load.results(out)
+        summary, charts, _ = results(out)
         if not summary:
             raise CommandError(f"{out} holds no results of a load test.", returncode=REFUSED)
         if what == "report":
@@ -192,19 +182,26 @@ class Command(BaseCommand):
 
 
 def _wishes(options: dict[str, Any]) -> Wishes:
-    paired = options["what"] == "ab"
+    kind = options["what"]
     given = [f"--{name}" for name in LOADS if options[name]]
+    if kind == "search" and (moved := [name for name in given if name != "--users"]):
+        raise Refusal(f"A search moves the number of users itself; leave {' and '.join(moved)} out.")
     if len(given) > 1:
         raise Refusal(f"Give one of {' and '.join(given)}; each says how much load there is.")
     if options["stages"] and options["duration"]:
         raise Refusal("--stages say how long the run is; leave --duration out.")
-    rate = _number(options["rate"], "--rate") if options["rate"] else None
-    users = _whole(options["users"], "--users") if options["users"] else None
+    rates = [_number(part, "--rate") for part in _parts(options["rate"], kind)]
+    users = [_whole(part, "--users") for part in _parts(options["users"], kind)]
+    if kind == "sweep" and not (rates or users):
+        raise Refusal("A sweep needs --users 1,2,4,… or --rate 1,2,4,….")
     return Wishes(
         backends=tuple(options["backend"]),
+        kind=kind,
         wire=options["wire"],
-        users=users,
-        rate=rate,
+        users=users[0] if users else None,
+        up_to=options["max_users"],
+        loads=tuple(rates or map(float, users)) if kind == "sweep" else (),
+        rate=rates[0] if rates else None,
         arrival=options["arrival"],
         cv=options["cv"],
         ramp=options["ramp"],
@@ -212,7 +209,6 @@ def _wishes(options: dict[str, Any]) -> Wishes:
         stages=options["stages"],
         spike=options["spike"],
         trace=read_text(options["trace"], "trace") if options["trace"] else "",
-        paired=paired,
         duration_s=DURATION_S if options["duration"] is None else options["duration"],
         warmup_s=options["warmup"],
         cooldown_s=options["cooldown"],
@@ -232,13 +228,11 @@ def _wishes(options: dict[str, Any]) -> Wishes:
     )
 
 
-def _loads(options: dict[str, Any]) -> list[float]:
-    text = options["rate"] or options["users"]
+def _parts(text: str | None, kind: str) -> list[str]:
+    """Return the numbers of a list: a sweep has several."""
     if not text:
-        raise Refusal("A sweep needs --users 1,2,4,… or --rate 1,2,4,….")
-    if options["rate"]:
-        return [_number(part, "--rate") for part in text.split(",")]
-    return [float(_whole(part, "--users")) for part in text.split(",")]
+        return []
+    return text.split(",") if kind == "sweep" else [text]
 
 
 def _number(text: str, name: str) -> float:
