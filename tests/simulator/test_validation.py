@@ -3,7 +3,9 @@
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import orjson
@@ -12,13 +14,14 @@ from django.core.management import CommandError, call_command
 
 from webapp.simulator.profile import PROFILE_DIR, Catalogue, load_all
 from webapp.simulator.validation import bench
-from webapp.simulator.validation.bench import expect
+from webapp.simulator.validation.bench import Way, expect
 from webapp.simulator.validation.errors import Compared, compare, summary
 from webapp.simulator.validation.fit import fit
 from webapp.simulator.validation.fits import API_MS, FITS, NO_FITS, Fit, Fits, load_fits, save_fits
 from webapp.simulator.validation.published import Result, mean_step_ns, results
 from webapp.simulator.validation.report import TARGETS, report
 from webapp.simulator.validation.rows import COLUMNS, Row, read_rows, serving_of, sort_out
+from webapp.simulator.virtual import normal_lengths
 
 CATALOGUE = Catalogue.load(PROFILE_DIR)
 LINE = {
@@ -104,6 +107,13 @@ def test_the_full_machine_is_found_where_the_published_first_token_takes_seconds
     resident = 405_884 / (5000 + 250)
     plateau = resident * 1e9 / mean_step_ns(profile.serving, round(resident), 5000, 500)
     assert plateau == pytest.approx(920, rel=0.12)
+
+
+def test_first_tokens_of_a_run_that_was_mostly_start_are_met_at_every_load(tables: dict[str, Result]) -> None:
+    firsts = [point for point in tables["oci-llama-70b"].points if point.unit == "ms to first token"]
+    assert [point.published for point in firsts] == [50, 90, 160, 400, 1290, 4090]
+    assert all(1 / 1.5 < point.predicted / point.published < 1.5 for point in firsts)
+    assert [point.predicted for point in firsts] == sorted(point.predicted for point in firsts)
 
 
 def test_throughput_per_megawatt_is_met_on_nvidia_and_missed_on_amd_as_the_table_says(
@@ -226,10 +236,36 @@ def test_the_start_burst_counts_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None
 def test_users_with_equal_lengths_who_began_together_wait_for_each_other() -> None:
     (row,) = rows_of([line(model="llama-8b", concurrency=50, isl=200, osl=200, attention_dp="")])
     serving = serving_of(row, CATALOGUE.machines["h100"], CATALOGUE.models["llama-8b"], 60.0)
-    apart, together = expect(row, serving).ttft_ms, expect(row, serving, in_step=True).ttft_ms
+    apart, together = expect(row, serving).ttft_ms, expect(row, serving, Way(in_step=True)).ttft_ms
     assert apart is not None
     assert together is not None
     assert together > 1.5 * apart
+
+
+def test_the_answers_that_are_over_first_are_the_short_ones_and_met_the_start() -> None:
+    (row,) = rows_of([line(concurrency=64, isl=400, osl=300, attention_dp="")])
+    serving = serving_of(row, CATALOGUE.machines["h100"], CATALOGUE.models["llama-70b"], 77.0)
+
+    def first(answers: int, **way: Any) -> tuple[float, float]:
+        result = expect(row, serving, Way(answers=answers, deviations=(200, 150), **way))
+        assert result.tpot_ms is not None
+        assert result.ttft_ms is not None
+        return result.tpot_ms, result.ttft_ms
+
+    (early_tpot, early_ttft), (late_tpot, late_ttft) = first(64), first(1920)
+    assert early_ttft > 3 * late_ttft
+    assert early_tpot > late_tpot
+    assert first(64, speeds=True)[0] < early_tpot  # 1 ÷ the mean of speeds is below the mean of paces
+
+
+def test_normal_lengths_have_their_mean_and_deviation_and_are_lengths() -> None:
+    drawn = list(islice(normal_lengths(480, 300, (240, 150), 1), 20_000))
+    prompts, outputs = (list(column) for column in zip(*drawn, strict=True))
+    assert min(min(prompts), min(outputs)) >= 1
+    # What is below 1 is drawn again: 2.3 % of both, which moves the mean up by 5.5 % of a deviation.
+    assert fmean(prompts) == pytest.approx(480 + 0.055 * 240, rel=0.01)
+    assert fmean(outputs) == pytest.approx(300 + 0.055 * 150, rel=0.01)
+    assert stdev(prompts) == pytest.approx(240, rel=0.07)
 
 
 def made_up(layer_us: float, api_ms: float) -> list[Row]:

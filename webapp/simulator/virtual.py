@@ -136,6 +136,19 @@ def spread_out(users: int, lengths: Lengths, over_ns: float) -> list[Arrival]:
     return [Arrival(int(number * over_ns / users), *next(lengths)) for number in range(users)]
 
 
+def normal_lengths(prompt: int, output: int, deviations: tuple[float, float], seed: int) -> Lengths:
+    """Yield lengths without end, normally distributed around the given means, none below 1."""
+    random = Random(f"lengths {seed}")
+
+    def draw(mean: int, deviation: float) -> int:
+        while (length := int(random.gauss(mean, deviation))) < 1:
+            pass
+        return length
+
+    while True:
+        yield draw(prompt, deviations[0]), draw(output, deviations[1])
+
+
 def uniform_lengths(prompt: int, output: int, spread: float, seed: int) -> Lengths:
     """Yield lengths without end, evenly between `spread` times the given ones and these; 1: always these."""
     random = Random(f"lengths {seed}")

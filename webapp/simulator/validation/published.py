@@ -11,7 +11,7 @@ from webapp.simulator.costs import Load, costs_of
 from webapp.simulator.engine import Engine
 from webapp.simulator.hardware import Serving
 from webapp.simulator.profile import Profile
-from webapp.simulator.validation.bench import expect
+from webapp.simulator.validation.bench import Way, expect
 from webapp.simulator.validation.errors import Compared
 from webapp.simulator.validation.recipes import NOTHING_KNOWN
 from webapp.simulator.validation.rows import Row
@@ -118,9 +118,14 @@ def _compared(part: Mapping[str, Any], line: Mapping[str, Any], serving: Serving
         recipe=NOTHING_KNOWN,
         mark="",
     )
-    result = expect(row, serving, in_step=part.get("in_step", False))
+    result = expect(row, serving, _way(part))
     ttft_ms = None if result.ttft_ms is None else result.ttft_ms + api_ms
     return Compared(row, result.tpot_ms, ttft_ms, result.kv_share, fitted=False)
+
+
+def _way(part: Mapping[str, Any]) -> Way:
+    deviations = (part["prompt_deviation"], part["output_deviation"]) if "prompt_deviation" in part else None
+    return Way(part.get("in_step", False), part.get("answers"), deviations, part.get("speeds", False))
 
 
 def _points(compared: Sequence[Compared]) -> list[Point]:
