@@ -123,7 +123,7 @@ class Arena {
     if (message.error) this.showError(lane.id, message.error);
     if (lane.steps === 1) this.load.laneEnded(lane.id, $(`lane-${lane.id}`)?.querySelector("select").value, lane.end.figures.ttft_ms);
     const did = { done: "finished", stopped: "was stopped" }[message.outcome] ?? "failed";
-    this.say(`Lane ${lane.letter} ${did} after ${words(message.at_us - lane.zero)}.`);
+    this.say(`Lane ${lane.letter} ${did} after ${words(lane.took)}.`);
     this.showProgress();
     this.strip.wake();
     this.replay.sync();

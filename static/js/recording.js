@@ -11,7 +11,7 @@ class LaneRecord {
     this.kind = [];
     this.text = [];
     this.step = [];
-    this.end = null;         // {at, outcome, figures}
+    this.end = null;         // {at, took, outcome, figures}
     this.zero = 0;           // where this lane's own time begins, see Recording.align
     this.firstText = null;   // of any kind
     this.firstAnswer = null;
@@ -46,11 +46,8 @@ class LaneRecord {
   }
 
   get state() { return this.end ? endState(this.end.outcome) : this.states.at(-1)?.state ?? "waiting"; }
-  /** How long the whole answer took, µs: as the read-out gives it, from the request, where that is known. */
-  get took() {
-    const ms = this.steps === 1 && this.end.outcome === "done" ? this.end.figures.e2e_ms : null;
-    return ms == null ? this.end.at - this.zero : ms * 1000;
-  }
+  /** How long the whole answer took, µs: as the read-out gives it, from the request, where one was sent. */
+  get took() { return this.end.took ?? this.end.at - this.zero; }
 
   get failed() { return this.end !== null && FAILED.has(this.end.outcome); }
 }
@@ -110,10 +107,10 @@ export class Recording {
     return gaps;
   }
 
-  addEnd({ lane: id, outcome, at_us: at, figures }) {
+  addEnd({ lane: id, outcome, at_us: at, took_us: took, figures }) {
     const lane = this.lanes.get(id);
     if (!lane || lane.end) return null;
-    lane.end = { at, outcome, figures: figures ?? {} };
+    lane.end = { at, took, outcome, figures: figures ?? {} };
     return lane;
   }
 
@@ -157,10 +154,10 @@ export class Recording {
     const recording = new Recording();
     recording.begin(stored, stored.lanes.map(({ lane }) => lane));
     recording.running = false;
-    for (const { lane, states = [], d = [], end_us: at, outcome, figures } of stored.lanes) {
+    for (const { lane, states = [], d = [], end_us: at, took_us, outcome, figures } of stored.lanes) {
       for (const [when, state, step] of states) recording.addState({ lane, state, at_us: when, step });
       recording.addDeltas({ lanes: { [lane]: { from: 0, d } } });
-      if (at != null) recording.addEnd({ lane, outcome, at_us: at, figures });
+      if (at != null) recording.addEnd({ lane, outcome, at_us: at, took_us, figures });
     }
     return recording;
   }

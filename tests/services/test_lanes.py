@@ -114,6 +114,15 @@ async def test_a_step_whose_text_was_spoken_long_ago_is_sent_at_once(up: Upstrea
     assert lane.turns[0].marks.intended == lane.origin_ns + 5 * 10**9  # late, and measured as late
 
 
+async def test_what_a_lane_took_begins_with_its_first_request_and_not_with_the_run(up: Upstream, client: OpenAIHTTP):
+    lane = lane_to(up.url, "ok", Step("One"), Step("Two"))
+    assert lane.took_us is None
+    lane.origin_ns -= 10 * 10**9  # the run began long before: a sentence was being spoken
+    await lane.run(client, ignore)
+    spoken = lane.turns[-1].marks.last_token - lane.turns[0].marks.sent
+    assert lane.took_us == spoken / 1000 < 10 * 10**6
+
+
 # Stopping
 
 

@@ -163,6 +163,12 @@ class Lane:
         return marks.last_token if marks.last_token is not None else marks.end
 
     @property
+    def took_us(self) -> float | None:
+        """From the lane's first request to its end, as read-out and race strip give it; None where none was sent."""
+        sent = self.turns[0].marks.sent if self.turns else None
+        return (self.end_ns - sent) / NS_PER_US if sent is not None and self.end_ns is not None else None
+
+    @property
     def delta_count(self) -> int:
         return sum(len(turn.meter.deltas) for turn in self.turns)
 

@@ -233,6 +233,7 @@ class Follower:
             "error": lane.error.message if lane.error else "",
             "error_kind": lane.error.kind if lane.error else "",
             "at_us": lane.us(lane.end_ns) if lane.end_ns is not None else 0,
+            "took_us": lane.took_us,
             "figures": {name: figures.get(name) for name in FIGURES_ON_WIRE},
         }
 

@@ -108,7 +108,7 @@ def _elapsed(lane: Lane | None, now_ns: int, missing: str) -> Figure:
     if lane is None or sent is None:
         return Figure("elapsed", "Elapsed", missing)
     if lane.ended:
-        text, unit = time_text((lane.end_ns - sent) / NS_PER_MS if lane.end_ns is not None else None)
+        text, unit = time_text(lane.took_us / 1000 if lane.took_us is not None else None)
         return Figure("e2e" if len(lane.steps) == 1 else "elapsed", "Total", text, unit)
     text, unit = time_text((now_ns - sent) / NS_PER_MS)
     return Figure("elapsed", "Elapsed", text, unit)

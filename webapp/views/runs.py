@@ -183,6 +183,7 @@ def _recording(lane: Lane) -> dict[str, Any]:
         "states": [[lane.us(state.at_ns), state.name, state.step] for state in lane.states()],
         "d": lane.since(0, lane.delta_count),
         "end_us": lane.us(lane.end_ns) if lane.end_ns is not None else 0,
+        "took_us": lane.took_us,
         "outcome": lane.outcome,
         "figures": {name: figures.get(name) for name in FIGURES_ON_WIRE},
         "marks_ns": turn.marks.since(lane.origin_ns),
