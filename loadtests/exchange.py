@@ -25,6 +25,12 @@ class Closable(Protocol):
     def close(self) -> None: ...
 
 
+class Unread(Closable, Protocol):
+    """A connection whose reads are not measured as they come, but when it is told to `catch_up`."""
+
+    def catch_up(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Job:
     """What to ask, of whom, and when it was meant to leave (ns of the generator's clock)."""
@@ -54,8 +60,8 @@ class Job:
 class Exchange:
     """A running request. `marks` and `deltas` belong to whoever reads the stream; the sweeper looks at them too.
 
-    `socket` is closed from outside to end it early, with `verdict` saying why: "left" (the user's patience) or the
-    kind of a timeout.
+    `inbox`, or `socket` while nothing is read, is closed from outside to end it early, with `verdict` saying why:
+    "left" (the user's patience) or the kind of a timeout.
     """
 
     job: Job
@@ -64,6 +70,7 @@ class Exchange:
     deltas: Deltas = field(default_factory=Deltas)
     usage: Usage | None = None
     socket: Closable | None = None
+    inbox: Unread | None = None
     verdict: str = ""
     server_ms: dict[str, Any] | None = None
     status: int = 0
@@ -78,8 +85,13 @@ class Exchange:
     def text(self) -> str:
         return "".join(delta.text for delta in self.deltas if delta.kind == "content")
 
+    def catch_up(self) -> None:
+        """Measure what has arrived so far."""
+        if self.inbox is not None:
+            self.inbox.catch_up()
+
     def look(self) -> list[int]:
-        """Return the gaps between chunks that have arrived since the last look."""
+        """Return the gaps between chunks that have been measured since the last look."""
         times = self.deltas.times_ns
         new = times[max(0, self.seen - 1) :]
         self.seen = len(times)
@@ -102,8 +114,9 @@ class Exchange:
     def cut(self, verdict: str) -> None:
         """End it from outside: the reader's next look at its socket fails, and the verdict explains it."""
         self.verdict = verdict
-        if self.socket is not None:
-            self.socket.close()
+        connection = self.inbox or self.socket
+        if connection is not None:
+            connection.close()
 
     def record(self, t0_ns: int, outcome: str, error: StreamError | None = None, text: bool = False) -> Record:
         """Return what is kept of it, after a last `look`; times become ns after the run's start."""

@@ -1,7 +1,7 @@
 """Streams over HTTP: connections and parser of geventhttpclient (FastHttpUser's engine), read by ourselves.
 
 Locust's own `iter_lines` waits for 1,024 bytes before it looks, and its request event ends at the headers. Here the
-clock is read right after each `recv`, and connecting, sending and the headers have marks of their own.
+clock is read right after each `recv` (see `inbox`), and connecting, sending and the headers have marks of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from geventhttpclient.connectionpool import ConnectionPool, SSLConnectionPool
 from geventhttpclient.response import HTTPConnectionClosed, HTTPSocketPoolResponse
 
 from loadtests.exchange import LIMITS, Exchange
+from loadtests.inbox import LONG_BYTES, READ_BYTES, Inbox
 from webapp.clock import now_ns
 from webapp.core import openai
 from webapp.core.errors import StreamError
@@ -26,8 +27,7 @@ from webapp.core.meter import StreamMeter
 from webapp.core.spec import PromptSpec
 
 Socket: TypeAlias = gevent.socket.socket
-READ_BYTES = 65_536
-LONG_BYTES, EDGE_BYTES = 4_096, 1_024
+EDGE_BYTES = 1_024
 MOST_CONNECTIONS = 10_000
 REST_S = 0.05  # how long the end of a body may come after the end of its stream, before the connection is given up
 ERROR_BODY_BYTES = 65_536
@@ -60,6 +60,33 @@ class PlainPool(_Fresh, ConnectionPool):
 
 class TLSPool(_Fresh, SSLConnectionPool):
     """Connections to an https:// host; certificates are checked."""
+
+
+class Answer:
+    """What arrives on a connection, out of its HTTP frame and into a meter."""
+
+    def __init__(self, response: HTTPSocketPoolResponse, meter: StreamMeter) -> None:
+        self._response, self._meter = response, meter
+
+    @property
+    def begun(self) -> bool:
+        """Whether its first token has come."""
+        return self._meter.marks.first_token is not None
+
+    def take(self, data: bytes, at_ns: int) -> bool:
+        """Measure a read, b"" for the end of the connection; return whether the answer is over. Raises HTTPParseError
+        for what is no HTTP."""
+        self._response.feed(data)
+        return self.measure(at_ns) or not data
+
+    def measure(self, at_ns: int) -> bool:
+        """Measure what has come out of the frame; return whether the answer is over."""
+        buffer, meter = self._response._body_buffer, self._meter
+        if buffer:
+            for part in parts(bytes(buffer)):
+                meter.receive(part, at_ns)
+            del buffer[:]
+        return meter.ended or self._response.message_complete
 
 
 class Endpoint:
@@ -155,22 +182,27 @@ class Endpoint:
         raise StreamError(kind, f"HTTP {status}{': ' + said if said else ''}", status=status)
 
     def _read(self, response: HTTPSocketPoolResponse, sock: Socket, meter: StreamMeter, exchange: Exchange) -> None:
-        buffer = response._body_buffer
-        at_ns = meter.marks.headers or 0
+        answer = Answer(response, meter)
+        if answer.measure(meter.marks.headers or 0):
+            return
+        if self._slow_bytes_per_s or isinstance(self._pool, TLSPool):
+            self._read_turn_by_turn(answer, sock)
+            return
+        inbox = exchange.inbox = Inbox(sock, answer)
+        try:
+            inbox.read()
+        finally:
+            exchange.inbox = None
+
+    def _read_turn_by_turn(self, answer: Answer, sock: Socket) -> None:
+        """Read as much as there is, take it, read again: slowly, or out of a TLS connection, which holds bytes back
+        that no event of the socket tells of."""
         slow = self._slow_bytes_per_s
         size = max(256, round(slow / 4)) if slow else READ_BYTES
-        recv, feed = sock.recv, response.feed
         while True:
-            if buffer:
-                for part in parts(bytes(buffer)):
-                    meter.receive(part, at_ns)
-                del buffer[:]
-            if meter.ended or response.message_complete:
-                return
-            data = recv(size)
+            data = sock.recv(size)
             at_ns = now_ns()
-            feed(data)
-            if not data:
+            if answer.take(data, at_ns):
                 return
             if slow:
                 gevent.sleep(len(data) / slow)

@@ -26,7 +26,6 @@ from webapp.core.loadplan import Plan
 from webapp.core.loadrecord import Record
 from webapp.core.loadstats import LoadStats
 
-LAG_S = 0.01
 SWEEP_S = 0.05
 NS_PER_S = 1_000_000_000
 
@@ -58,7 +57,7 @@ class Registry:
     def begin(self, t0_ns: int) -> None:
         """Start counting: the run's time zero is `t0_ns` of this process's clock."""
         self.t0_ns = t0_ns
-        self._helpers = [gevent.spawn(self._sample_lag), gevent.spawn(self._sweep)]
+        self._helpers = [gevent.spawn(self._sweep)]
         self.started.set()
 
     def stop(self) -> None:
@@ -118,6 +117,7 @@ class Registry:
         """Return everything counted since the last call, as plain data, and how things stand."""
         running: dict[str, list[int]] = {slug: [0, 0] for slug in self.plan.slugs}
         for exchange in self.active:
+            exchange.catch_up()
             slug = exchange.job.target.slug
             self._news.setdefault(slug, Recent()).look(exchange)
             running.setdefault(slug, [0, 0])[exchange.marks.first_token is None] += 1
@@ -143,14 +143,6 @@ class Registry:
 
     # -- watching itself and the others
 
-    def _sample_lag(self) -> None:
-        while True:
-            before_ns = now_ns()
-            gevent.sleep(LAG_S)
-            after_ns = now_ns()
-            if self.plan.window.holds(after_ns - self.t0_ns):
-                self._lag.record(after_ns - before_ns - round(LAG_S * NS_PER_S))
-
     def _cpu(self) -> float:
         """Return this process's share of a core since the window began, 0.0 outside it."""
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -163,18 +155,30 @@ class Registry:
         return (cpu_s - from_s) / ((at_ns - from_ns) / NS_PER_S) if at_ns - from_ns > NS_PER_S else 0.0
 
     def _sweep(self) -> None:
-        """End requests whose time is up. They cost nothing per token; this looks at all of them now and then."""
+        """Measure what has arrived, end requests whose time is up, and see how late that comes, twenty times a second.
+
+        A timer for each of these, or for each request, would wake the process more often than its tokens do.
+        """
         every_ns = round(self.plan.behaviour.reconnect_s * NS_PER_S)
         storm_ns = self.t0_ns + every_ns
         while True:
-            gevent.sleep(SWEEP_S)
-            at_ns = now_ns()
+            at_ns = self._slept()
             if every_ns and at_ns >= storm_ns:
                 storm_ns += every_ns
                 self._storm()
             for exchange in list(self.active):
+                exchange.catch_up()
                 if exchange.socket is not None and not exchange.verdict and (why := exchange.expired(at_ns)):
                     exchange.cut(why)
+
+    def _slept(self) -> int:
+        """Sleep, count by how much that was too long, and return what time it is."""
+        before_ns = now_ns()
+        gevent.sleep(SWEEP_S)
+        at_ns = now_ns()
+        if self.plan.window.holds(at_ns - self.t0_ns):
+            self._lag.record(at_ns - before_ns - round(SWEEP_S * NS_PER_S))
+        return at_ns
 
     def _storm(self) -> None:
         """Take every WebSocket away at once, in the middle of what it does."""

@@ -25,7 +25,7 @@ BUSY = 0.9  # of one core: a process above has no time left in which it could wa
 class Watch:
     """What one or several generator processes saw of themselves inside the measured window.
 
-    `hub_lag` are overshoots of a sleep of 10 ms, `send_late` the time from when a request was meant to leave to when
+    `hub_lag` are overshoots of a sleep of 50 ms, `send_late` the time from when a request was meant to leave to when
     the generator began with it, both ns; `cpu` the busiest process's share of one core.
     """
 

@@ -35,7 +35,7 @@ DEFINITIONS = {
     "server.unread_tokens": "tokens that it produced during the run and nobody of the run received",
     "server.held_ms": "how long it went on, on average, with a request whose user had left",
     "server.most_late_ms": "by how much a simulator was behind its own schedule, at most: its host, not the model",
-    "generator.hub_lag_ms": "overshoot of a sleep of 10 ms in the generator's own loop",
+    "generator.hub_lag_ms": "overshoot of a sleep of 50 ms in the generator's own loop",
     "generator.send_late_ms": "from when a request was meant to leave to when the generator began with it",
 }
 BARS = 80
