@@ -6,6 +6,7 @@ folder for results. Without them Locust's own options, web page and `--processes
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -42,6 +43,8 @@ def install_conductor(environment: Environment, **_: Any) -> None:
     if _plan is None and options and not options.user_classes:
         environment.user_classes = [WIRE_CLASSES[options.wire]]
     install(environment, _plan, Path(out) if out else None)
+    gc.collect()
+    gc.freeze()  # what was loaded stays; the collector need not look at it between tokens
 
 
 hooks: Any = events
