@@ -4,6 +4,7 @@ import io
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -156,10 +157,20 @@ def test_an_endpoint_is_probed_over_its_socket_and_written_as_a_profile(tmp_path
         ({"backend": "mine", "machine": "abacus"}, "--machine: there is no 'abacus'"),
         ({"backend": "mine", "machine": "h100"}, "--model: what mine is cannot be known"),
         ({"backend": "mine", "machine": "h100", "model": "llama-8b", "users": 1}, "--users wants a number"),
+        ({"backend": "mine", "machine": "h100", "model": "llama-70b"}, "llama-70b on h100: devices are too few"),
+        ({"backend": "mine", "machine": "h100", "model": "llama-8b", "devices": 0}, "devices are too few"),
+        (
+            {"backend": "mine", "machine": "h100", "model": "llama-8b", "out": Path("mine.txt")},
+            "--out: .* ends in .toml",
+        ),
+        (
+            {"backend": "mine", "machine": "h100", "model": "llama-8b", "out": Path("/nowhere/x.toml")},
+            "no folder /nowhere",
+        ),
         ({"backend": "mine", "machine": "h100", "model": "llama-8b"}, "mine: "),  # nobody listens there
     ],
 )
-def test_what_is_missing_is_said_in_a_sentence(tmp_path: Path, options: dict[str, str], sentence: str) -> None:
+def test_what_is_missing_is_said_in_a_sentence(tmp_path: Path, options: dict[str, Any], sentence: str) -> None:
     Backend.objects.create(slug="mine", label="Mine", kind="openai", model="x", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(CommandError, match=sentence):
         call_command("calibrate", **{"out": tmp_path / "x.toml", **options})

@@ -1,4 +1,5 @@
 import math
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,13 @@ def test_power_is_that_of_all_devices() -> None:
     [
         ("layer_us", 0),
         ("layer_us", -3.0),
+        ("layer_us", 1e-9),
         ("layer_us", math.inf),
         ("layer_us", math.nan),
         ("layer_us", "fast"),
         ("layer_us", True),
         ("prefill_tok_s", 0),
+        ("prefill_tok_s", 5e-324),
         ("api_ms", -1),
         ("devices", 1.5),
         ("devices", 0),
@@ -168,6 +171,7 @@ BANDWIDTH = {"kind": "bandwidth", "bandwidth_tb_s": 1.0, "bf16_tflops": 1.0, "li
         ("machine", {"kind": "magic"}, "kind"),
         ("machine", {**BANDWIDTH, "bandwidth_tb_s": 0}, "bandwidth_tb_s"),
         ("machine", {**BANDWIDTH, "bf16_tflops": 0}, "bf16_tflops"),
+        ("machine", {**BANDWIDTH, "fp8_tflops": 1e-300}, "fp8_tflops"),
         ("machine", {"bandwidth_share": 1.1}, "bandwidth_share"),
         ("machine", {"names": "h100"}, "names"),
         ("machine", {"colour": "green"}, "colour"),
@@ -213,6 +217,39 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"label = \xff")
     with pytest.raises(ProfileError, match=r"broken\.toml: file is not TOML"):
         load(path)
+
+
+def test_a_misspelt_entry_is_refused_before_the_one_that_is_missing_for_it() -> None:
+    misspelt = {name.replace("layer_us", "layr_us"): value for name, value in TABLE.items()}
+    with pytest.raises(ProfileError, match=r"layr_us is not a field of a profile; did you mean layer_us\?"):
+        from_table(misspelt, "wrong.toml", CATALOGUE)
+
+
+def test_bounds_are_told_in_whole_digits() -> None:
+    with pytest.raises(ProfileError, match=r"must lie between 0 and 1,000,000, not -1$"):
+        from_table({**TABLE, "layer_us": -1}, "wrong.toml", CATALOGUE)
+
+
+def test_a_folder_without_profiles_and_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"\*\.toml is missing"):
+        load_all(tmp_path)
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(ProfileError, match=r"folder\.toml: file cannot be read"):
+        load_all(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mine+stall", "mine@vendor", "my own", ".mine", "größer"])
+def test_a_name_that_no_request_could_ask_for_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}.toml").write_text(TOML.format(machine="h200"), encoding="utf-8")
+    with pytest.raises(ProfileError, match="file needs a name of letters"):
+        load_all(tmp_path)
+
+
+def test_the_example_in_the_help_is_a_profile() -> None:
+    page = (PROFILE_DIR.parents[2] / "templates/help/simulator.html").read_text(encoding="utf-8")
+    example = page.partition('<code id="profile-example">')[2].partition("</code>")[0]
+    made = from_table({"slug": "mine", **tomllib.loads(example)}, "the help page")
+    assert (made.label, made.serving.devices) == ("My server", 2)
 
 
 @pytest.mark.parametrize("place", ["mine.toml", "served/mine.toml"])

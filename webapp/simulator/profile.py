@@ -9,6 +9,7 @@ ones. A profile may also hold its machine or model itself, as a table in the pla
 the start, then only values.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +19,20 @@ from typing import Any
 
 from webapp.simulator.costs import Load, costs_of, kv_capacity
 from webapp.simulator.hardware import PRECISIONS, Machine, Model, Serving, Speculation
-from webapp.simulator.tables import ProfileError, read
+from webapp.simulator.tables import ProfileError, read, refuse_unknown
 
-__all__ = ["PROFILE_DIR", "Catalogue", "Figure", "Profile", "ProfileError", "from_table", "load", "load_all"]
+__all__ = [
+    "PROFILE_DIR",
+    "Catalogue",
+    "Figure",
+    "Profile",
+    "ProfileError",
+    "check_serving",
+    "from_table",
+    "load",
+    "load_all",
+    "slug_of",
+]
 
 PROFILE_DIR = Path(__file__).with_name("profiles")
 
@@ -43,6 +55,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 _SERVING = frozenset(Serving.__dataclass_fields__)
+_SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a model's name; + and @ after it ask for a fault and for a pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +143,9 @@ class Profile:
         return costs_of(self.serving).split(Load(0, 0.0, 1, 1.0)).overhead_ns / 1e6
 
 
+_FIELDS = (_SERVING | frozenset(Profile.__dataclass_fields__)) - {"serving", "pace"}
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """The machines and models that profiles may name."""
@@ -152,11 +168,22 @@ class Catalogue:
 
 def load(path: Path, catalogue: Catalogue | None = None) -> Profile:
     """Read one profile. Its slug is the file's name. Raises ProfileError with the field at fault."""
-    return from_table({"slug": path.stem, **_decoded(path)}, path.name, catalogue)
+    return from_table({"slug": slug_of(path), **_decoded(path)}, path.name, catalogue)
+
+
+def slug_of(path: Path) -> str:
+    """Return the name under which a profile's file is served. Raises ProfileError where no request could ask for it."""
+    if path.suffix != ".toml" or not _SLUG.fullmatch(path.stem):
+        raise ProfileError(path.name, "file", "needs a name of letters, digits, '.', '_' and '-' that ends in .toml")
+    return path.stem
 
 
 def load_all(folder: Path | None = None) -> dict[str, Profile]:
-    """Read every profile, the shipped ones and those of `folder`, keyed by slug, the fastest first."""
+    """Read every profile, the shipped ones and those of `folder`, keyed by slug, the fastest first. Raises ProfileError
+    where one is wrong, or `folder` holds none.
+    """
+    if folder is not None and not any([*folder.glob("*.toml"), *folder.glob("*/*.toml")]):
+        raise ProfileError(str(folder), "*.toml", "is missing: a profile is such a file")
     folders = [PROFILE_DIR, *([folder] if folder else [])]
     catalogue = Catalogue.load(*folders)
     paths = {path.stem: path for each in folders for path in [*each.glob("*.toml"), *each.glob("served/*.toml")]}
@@ -167,11 +194,9 @@ def load_all(folder: Path | None = None) -> dict[str, Profile]:
 def from_table(table: Mapping[str, Any], where: str, catalogue: Catalogue | None = None) -> Profile:
     """Check a decoded table and make it a Profile; `where` begins the error's message."""
     catalogue = catalogue or Catalogue.load(PROFILE_DIR)
+    refuse_unknown(table, _FIELDS, where, "profile")
     serving = {name: value for name, value in table.items() if name in _SERVING}
     rest = {name: value for name, value in table.items() if name not in _SERVING}
-    for name in ("serving", "pace"):
-        if name in rest:
-            raise ProfileError(where, name, "is not a field of a profile")
     made = _serving(serving, where, catalogue)
     figures = tuple(
         read(Figure, _table(where, "figures", entry), f"{where} figures", {"by": ("vendor", "measured")})
@@ -196,11 +221,12 @@ def _serving(table: Mapping[str, Any], where: str, catalogue: Catalogue) -> Serv
             Speculation, _table(where, "speculation", values["speculation"]), f"{where} speculation", {}
         )
     serving = read(Serving, values, where, _CHOICES)
-    _check_serving(where, serving)
+    check_serving(where, serving)
     return serving
 
 
-def _check_serving(where: str, serving: Serving) -> None:
+def check_serving(where: str, serving: Serving) -> None:
+    """Raise ProfileError where what a serving is made of does not go together."""
     if serving.machine.kind == "latency" and not serving.prefill_tok_s:
         raise ProfileError(where, "prefill_tok_s", "is missing: a latency machine needs its rate")
     if serving.machine.kind == "latency" and not serving.layer_us:
@@ -242,6 +268,8 @@ def _decoded(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ProfileError(path.name, "file", f"is not TOML: {problem}") from None
+    except OSError as problem:
+        raise ProfileError(path.name, "file", f"cannot be read: {problem.strerror}") from None
 
 
 def _table(where: str, name: str, value: Any) -> Mapping[str, Any]:

@@ -1,8 +1,9 @@
 """Turn a decoded TOML table into a dataclass, or say which entry is wrong and what it should be. Pure."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 Made = TypeVar("Made")
@@ -63,6 +64,18 @@ RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 
+# Where 0 stands for "none": the least of the other values. A smaller one would make a step infinitely long or short.
+LEAST: Mapping[str, float] = {
+    "bandwidth_tb_s": 0.001,
+    "bf16_tflops": 0.001,
+    "fp8_tflops": 0.001,
+    "fp4_tflops": 0.001,
+    "link_gb_s": 0.001,
+    "layer_us": 0.001,
+    "prefill_tok_s": 1.0,
+}
+
+
 class ProfileError(ValueError):
     """A file that cannot be used; `field` is the name of the entry at fault."""
 
@@ -78,9 +91,7 @@ def read(made: type[Made], table: Mapping[str, Any], where: str, choices: Mappin
     unless its default is. Raises ProfileError.
     """
     known = {field.name: field for field in fields(made)}  # type: ignore[arg-type]
-    for name in table:
-        if name not in known:
-            raise ProfileError(where, name, f"is not a field of a {made.__name__.lower()}")
+    refuse_unknown(table, known, where, made.__name__.lower())
     values = {}
     for name, field in known.items():
         if name in table:
@@ -90,6 +101,15 @@ def read(made: type[Made], table: Mapping[str, Any], where: str, choices: Mappin
         elif field.default is MISSING:
             raise ProfileError(where, name, "is missing")
     return made(**values)
+
+
+def refuse_unknown(table: Mapping[str, Any], known: Collection[str], where: str, what: str) -> None:
+    """Raise ProfileError for the first entry of `table` that is not among the `known` fields of a `what`."""
+    for name in table:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ProfileError(where, name, f"is not a field of a {what}{hint}")
 
 
 def _checked(where: str, name: str, kind: str, default: object, value: Any) -> Any:
@@ -121,5 +141,7 @@ def _number(where: str, name: str, whole: bool, value: Any) -> int | float:
         raise ProfileError(where, name, f"must be {'a whole number' if whole else 'a number'}")
     low, high = RANGES[name]
     if not (math.isfinite(value) and low <= value <= high):
-        raise ProfileError(where, name, f"must lie between {low:g} and {high:g}, not {value}")
+        raise ProfileError(where, name, f"must lie between {low:,.10g} and {high:,.10g}, not {value}")
+    if value and value < LEAST.get(name, low):
+        raise ProfileError(where, name, f"must be 0 or at least {LEAST[name]:g}, not {value}")
     return value

@@ -25,7 +25,16 @@ from webapp.simulator.calibrate import LONG, MANY, SHORT, Fit, Forecast, Probe, 
 from webapp.simulator.calibrate_profile import error_of, profile_text
 from webapp.simulator.hardware import PRECISIONS, Serving
 from webapp.simulator.paces import with_both
-from webapp.simulator.profile import PROFILE_DIR, Catalogue, Profile, from_table, load_all
+from webapp.simulator.profile import (
+    PROFILE_DIR,
+    Catalogue,
+    Profile,
+    ProfileError,
+    check_serving,
+    from_table,
+    load_all,
+    slug_of,
+)
 
 WORDS = ("amber", "basalt", "cedar", "delta", "ember", "fjord", "granite", "harbour", "island", "juniper", "kelp")
 TOKENS = 128
@@ -64,6 +73,7 @@ class Command(BaseCommand):
         if backend is None:
             raise CommandError(f"There is no backend {options['backend']!r}; see: manage.py backend list")
         start, known = _start(backend, options)
+        _check_place(options["out"])
         if options["tokens"] is None:
             options["tokens"] = MANY_TOKENS if start.machine.kind == "latency" else TOKENS
         plan = Plan(
@@ -76,7 +86,10 @@ class Command(BaseCommand):
         fit = solve(start, probes)
         beyond = forecast(fit, probes)
         text = _text(backend, known, fit, probes, beyond)
-        from_table({"slug": "calibrated", **tomllib.loads(text)}, "the new profile")  # what is written can be read
+        try:
+            from_table({"slug": "calibrated", **tomllib.loads(text)}, "the new profile")  # what is written can be read
+        except ProfileError as problem:
+            raise CommandError(f"What was measured makes no profile. {problem}.") from None
         try:
             options["out"].write_text(text, encoding="utf-8")
         except OSError as problem:
@@ -113,7 +126,22 @@ def _start(backend: Backend, options: dict[str, Any]) -> tuple[Serving, Profile 
     changed |= {"machine": catalogue.machines[machine], "model": catalogue.models[model]}
     if catalogue.machines[machine].kind == "latency" and not serving.prefill_tok_s:
         changed["prefill_tok_s"] = 10_000.0
-    return replace(serving, **changed), known
+    start = replace(serving, **changed)
+    try:
+        check_serving(f"{model} on {machine}", start)
+    except ProfileError as problem:
+        raise CommandError(f"{problem}; see --devices and --precision.") from None
+    return start, known
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a place where no profile can go, before the endpoint is asked for anything."""
+    try:
+        slug_of(out)
+    except ProfileError as problem:
+        raise CommandError(f"--out: {problem}.") from None
+    if not out.parent.is_dir():
+        raise CommandError(f"--out: there is no folder {out.parent}.")
 
 
 def _named(catalogue: Catalogue, name: str) -> str:
