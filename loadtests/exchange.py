@@ -121,7 +121,7 @@ class Exchange:
     def record(self, t0_ns: int, outcome: str, error: StreamError | None = None, text: bool = False) -> Record:
         """Return what is kept of it, after a last `look`; times become ns after the run's start."""
         job, marks = self.job, self.marks
-        found = figures(marks, self.deltas, self.usage, chars=self.chars)
+        found = figures(marks, self.deltas, self.usage, chars=self.chars, icl=False)
         after = marks.since(t0_ns)
         for name in ("intended", "sent"):
             after.pop(name)
@@ -144,6 +144,6 @@ class Exchange:
             user=job.user,
             turn=job.turn,
             pair=job.pair,
-            text="".join(delta.text for delta in self.deltas) if text else "",
+            text=self.deltas.text if text else "",
             server_ms=self.server_ms,
         )

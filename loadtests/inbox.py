@@ -42,6 +42,7 @@ class Inbox:
         self._sock, self._answer = sock, answer
         self._recv = sock._sock.recv  # gevent's own, which would wait, adds a fifth to the price of a wake-up
         self._kept: list[tuple[bytes, int]] = []
+        self._begun = False
         self._between = False  # whether the last read ended between two events
         self._watcher = gevent.get_hub().loop.io(sock.fileno(), _READABLE)
         self._over = Event()
@@ -61,12 +62,15 @@ class Inbox:
 
     def catch_up(self) -> None:
         """Take what has been read so far."""
+        if not self._kept:
+            return
         kept, self._kept = self._kept, []
         try:
             for data, at_ns in kept:
                 if self._answer.take(data, at_ns):
                     self._end()
                     return
+            self._begun = self._answer.begun
         except Exception as error:  # raised where the reading was begun
             self._end(error)
 
@@ -94,7 +98,7 @@ class Inbox:
         """Whether this read holds whole events and nothing that may be an answer's end."""
         between, self._between = self._between, data.endswith(_WHOLE)
         whole = between and self._between
-        return whole and len(data) < LONG_BYTES and _END not in data and self._answer.begun
+        return whole and len(data) < LONG_BYTES and _END not in data and self._begun
 
     def _end(self, error: Exception | None = None) -> None:
         """Let `read` return or raise; only the first ending counts."""

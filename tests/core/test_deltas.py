@@ -26,6 +26,7 @@ def test_what_was_added_comes_back_in_order(deltas: list[Delta]) -> None:
     assert columns == deltas
     assert len(columns) == len(deltas)
     assert bool(columns) == bool(deltas)
+    assert columns.text == "".join(delta.text for delta in deltas)
 
 
 @given(DELTAS, st.slices(20))

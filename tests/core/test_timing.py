@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -247,6 +247,13 @@ def test_figures_under_way_leave_out_what_takes_a_look_at_every_delta():
     found = figures_of(meter, live=True)
     assert (found.tpot_ms, found.tok_s, found.icl_ms) == (None, None, None)
     assert (found.ttft_ms, found.output_tokens, found.chunks) == (100, 2, 2)
+
+
+def test_whoever_keeps_the_gaps_gets_all_figures_but_the_inter_chunk_latency():
+    meter = answer((100, "content", "a"), (200, "content", "b"), completion_tokens=2)
+    whole = figures_of(meter)
+    assert whole.icl_ms is not None
+    assert figures_of(meter, icl=False) == replace(whole, icl_ms=None)
 
 
 def test_figures_are_the_same_whether_or_not_the_letters_were_counted_before():

@@ -70,6 +70,11 @@ class Deltas(Sequence[Delta]):
         return self._text[before:].decode()
 
     @property
+    def text(self) -> str:
+        """The text of all pieces, of whatever kind, in the order of their arrival."""
+        return self._text.decode("utf-8", "surrogatepass")
+
+    @property
     def times_ns(self) -> Sequence[int]:
         """When each piece arrived: the column itself, which costs nothing to look at."""
         return self._at_ns

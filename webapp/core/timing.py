@@ -91,12 +91,14 @@ def figures(
     *,
     chars: int | None = None,
     live: bool = False,
+    icl: bool = True,
 ) -> Figures:
     """Return the figures of an answer from its raw marks.
 
     `prices_usd_per_mtok` are the input and output price in US dollars per million tokens. `chars` is the number of
     characters in `deltas` where the caller has kept count. `live` leaves out what takes a look at every delta (TPOT,
-    inter-chunk latency): read-outs are made several times a second while others are being measured.
+    inter-chunk latency): read-outs are made several times a second while others are being measured. Without `icl` only
+    the inter-chunk latency is left out, for callers that keep the gaps themselves.
     """
     exact = usage.completion_tokens if usage else None
     if chars is None:
@@ -117,7 +119,7 @@ def figures(
         tok_s=1000 / tpot_ms if tpot_ms else None,
         tok_s_e2e=tokens / e2e_ms * 1000 if tokens and e2e_ms else None,
         e2e_ms=e2e_ms,
-        icl_ms=None if live else summarise(gaps_ms(deltas)),
+        icl_ms=summarise(gaps_ms(deltas)) if icl and not live else None,
         chunks=len(deltas),
         tokens_per_chunk=tokens / len(deltas) if deltas and tokens else None,
         output_tokens=tokens if deltas or exact is not None else None,
