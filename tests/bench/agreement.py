@@ -17,6 +17,7 @@ import orjson
 from tests.bench.loadpeers import PROMPT, Answer, Report, Work, peers
 from tests.bench.processes import LOAD_CORE, ROOT, Process, python_module
 from tests.bench.table import Row
+from tests.bench.usage import Usage
 from tests.bench.world import World, ending
 
 PROFILE, TOKENS, RATE = "h100x2-llama-70b", 64, 4.0
@@ -77,7 +78,7 @@ async def _ours(world: World, work: Work) -> Report:
         *command, cwd=ROOT, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
     await process.wait()
-    return Report(_answers(folder / "requests.jsonl"), 0.0)
+    return Report(_answers(folder / "requests.jsonl"), Usage())
 
 
 def _answers(path: Path) -> list[Answer]:

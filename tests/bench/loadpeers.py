@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import orjson
 
 from tests.bench.processes import LOAD_CORE, RELAY_CORE
+from tests.bench.usage import Usage, followed
 from tests.bench.world import World
 
 RAMP_S = 3.2  # starts of closed loops, spread over about one answer
@@ -52,7 +53,7 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Report:
     answers: list[Answer]
-    cpu_s: float
+    usage: Usage
 
     def middle(self, figure: str) -> float | None:
         """Return the median of a figure, None where it is not known."""
@@ -83,10 +84,10 @@ class Aiperf:
         command += ["--use-server-token-count", "--input-file", str(prompts), "--custom-dataset-type", "single_turn"]
         command += ["--extra-inputs", f"max_tokens:{work.tokens}", "--extra-inputs", "ignore_eos:true"]
         command += ["--ui", "none", "--export-level", "raw", "--artifact-dir", str(folder)]
-        used_s = await _cpu_of(command, folder)
+        usage = await _usage_of(command, folder)
         told = {record["metadata"]["x_request_id"]: record for record in _lines(folder / "profile_export.jsonl")}
         raw = {record["metadata"]["x_request_id"]: record for record in _lines(folder / "profile_export_raw.jsonl")}
-        return Report([self._answer(told[id]["metrics"], raw[id]) for id in told if id in raw], used_s)
+        return Report([self._answer(told[id]["metrics"], raw[id]) for id in told if id in raw], usage)
 
     def _answer(self, metrics: dict[str, Any], raw: dict[str, Any]) -> Answer:
         events = [packet["value"] for response in raw["responses"] for packet in response["packets"]]
@@ -115,7 +116,7 @@ class Guidellm:
         command += ["--tokenizer", f"kind=huggingface_auto,model={self._tokenizer}"]
         command += ["--data", f"kind=json_file,path={prompts}", "--disable-console-interactive"]
         command += ["--output", f"kind=json,path={folder / 'out.json'}"]
-        used_s = await _cpu_of(command, folder, HF_HUB_OFFLINE="1")
+        usage = await _usage_of(command, folder, HF_HUB_OFFLINE="1")
         (benchmark,) = orjson.loads((folder / "out.json").read_bytes())["benchmarks"]
         # What it calls inter-token latency is TPOT; what it calls time per output token has the first token in it.
         found = [
@@ -126,7 +127,7 @@ class Guidellm:
             )
             for answer in benchmark["requests"]["successful"]
         ]
-        return Report(found, used_s)
+        return Report(found, usage)
 
 
 def first_stamp(text: str) -> int | None:
@@ -143,17 +144,16 @@ def peers() -> list[Peer]:
     return [kind(program, tokenizer) for program, kind in programs if program and tokenizer]
 
 
-async def _cpu_of(command: Sequence[str], folder: Path, **environment: str) -> float:
-    """Run a command to its end and return the CPU time of all its processes, s. Raises RuntimeError."""
-    before = os.times()
+async def _usage_of(command: Sequence[str], folder: Path, **environment: str) -> Usage:
+    """Run a command to its end and return the CPU time of all its processes. Raises RuntimeError."""
     with open(folder / "output.log", "wb") as log:
         env = {**os.environ, **environment}
         process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=env, stdout=log, stderr=log)
         os.sched_setaffinity(process.pid, {LOAD_CORE, RELAY_CORE})  # several processes; ours has one core
-        if await process.wait():
-            raise RuntimeError(f"{command[0]} failed: {(folder / 'output.log').read_text()[-1000:]}")
-    after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+        usage = await followed(process)
+    if process.returncode:
+        raise RuntimeError(f"{command[0]} failed: {(folder / 'output.log').read_text()[-1000:]}")
+    return usage
 
 
 def _folder(world: World, name: str) -> Path:

@@ -102,6 +102,24 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def family_cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a process and all that it started, those that it has waited for included."""
+    used: dict[int, int] = {}
+    children: dict[int, list[int]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            used[int(entry.name)] = sum(map(int, fields[11:15]))
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    family = [pid]
+    for member in family:
+        family += children.get(member, [])
+    return sum(used.get(member, 0) for member in family) / TICKS_PER_S
+
+
 def anonymous_kib(pid: int) -> int:
     """Return the memory that a process has for itself, without files it maps (proc(5): smaps_rollup)."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
