@@ -31,7 +31,7 @@ function config({ ink, muted, line, lanes }) {
     range: { category: lanes },
     title: { color: ink, fontSize: 13 },
     view: { stroke: null },
-    legend: { orient: "top", columns: 2, labelLimit: 260, labelColor: ink, labelFontSize: 12, symbolStrokeWidth: 2.5 },
+    legend: { orient: "top", columns: 2, labelLimit: 260, labelColor: ink, labelFontSize: 12, symbolStrokeWidth: 2.5, symbolBaseFillColor: ink },
     axis: { labelColor: muted, titleColor: muted, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 11, titleFontSize: 12, gridOpacity: 1, domainOpacity: 1, tickOpacity: 1 },
     text: { fill: ink },
     rule: { stroke: muted },

@@ -168,6 +168,15 @@ def test_a_search_whose_process_died_is_put_together_from_what_its_runs_have_lef
     assert results(tmp_path)[2] is False, "it is written now"
 
 
+def test_a_run_that_is_stopped_before_it_has_measured_anything_is_no_point(tmp_path: Path, said: list[str]) -> None:
+    def run(plan: Plan, folder: Path) -> dict[str, Any]:
+        return Runs(stop_at=2, per_user_s=5.0 if plan.users < 2 else 0.0)(plan, folder)
+
+    found = loadsearch.series(SWEEP, tmp_path, run, said.append)
+    assert [point["load"] for point in found["sweep"]] == [1]
+    assert (found["ended"], found["backends"]["small"]["requests"]["ok"]) == ("stopped", 45)
+
+
 def test_nothing_is_written_where_nothing_was_measured(tmp_path: Path) -> None:
     assert loadsearch.series(PLAN, tmp_path, lambda *_: {"ended": "stopped"}) == {}
     assert not list(tmp_path.iterdir())

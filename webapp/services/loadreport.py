@@ -126,31 +126,47 @@ def page(summary: Mapping[str, Any], svgs: Sequence[str]) -> str:
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
-    """Return what a result says, in words: the verdict, the search's answers, the pairs' differences."""
+    """Return what a result says, in words: the answers to what was asked, the verdict, what the generator missed."""
+    verdict = [] if summary.get("search") else [VERDICTS.get(summary["exit_code"], "")]
+    return [*answers(summary), *verdict, *summary["generator"]["reasons"]]
+
+
+def answers(summary: Mapping[str, Any], *, brief: bool = False) -> list[str]:
+    """Return what a search, a sweep or a paired comparison has found; `brief` where the figures stand beside it."""
     found = [entry["sentence"] for entry in summary.get("search", {}).values()]
-    for pair in summary.get("pairs", []):
-        if pair["figure"] != "tpot":
-            found.append(pair_sentence(pair))
-    if not summary.get("search"):
-        found.append(VERDICTS.get(summary["exit_code"], ""))
-    return [*found, *summary["generator"]["reasons"]]
+    points = summary.get("sweep", [])
+    for slug in dict.fromkeys(point["backend"] for point in points):
+        found.append(sweep_sentence(slug, [point for point in points if point["backend"] == slug]))
+    return found + [pair_sentence(pair, brief=brief) for pair in summary.get("pairs", []) if pair["figure"] != "tpot"]
 
 
-def pair_sentence(pair: Mapping[str, Any]) -> str:
+def sweep_sentence(slug: str, points: Sequence[Mapping[str, Any]]) -> str:
+    """Say what more load did to all users together, and to each of them."""
+    first, last = points[0], points[-1]
+    every, each = (f"{number(first[name])} to {number(last[name])}" for name in ("throughput", "interactivity"))
+    return (
+        f"{slug}, from load {first['load']:g} to {last['load']:g}: {every} tokens/s for all users together, {each} for "
+        "each of them."
+    )
+
+
+def pair_sentence(pair: Mapping[str, Any], *, brief: bool = False) -> str:
     """Say what a paired comparison found about one figure."""
-    name = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "the whole answer"}[pair["figure"]]
+    name = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "Whole answer"}[pair["figure"]]
     a, b = pair["a"], pair["b"]
     if pair["result"] == "cannot tell":
         return f"{name}: cannot tell {a} from {b} with {pair['n']} pairs."
     low, high = pair["interval_ms"]
     detail = (
-        f"median difference {pair['difference_ms']:+.1f} ms, 99 % interval {low:+.1f} to {high:+.1f} ms, "
-        f"{a} first in {pair['p_a_faster']:.0%} of {pair['n']} pairs"
+        f" (median difference {pair['difference_ms']:+.1f} ms, 99 % interval {low:+.1f} to {high:+.1f} ms, "
+        f"{a} first in {pair['p_a_faster']:.0%} of {pair['n']} pairs)"
     )
+    if brief:
+        detail = ""
     if pair["result"] == "no difference":
-        return f"{name}: no difference between {a} and {b} ({detail})."
-    faster = a if pair["result"] == "A faster" else b
-    return f"{name}: {faster} is faster ({detail})."
+        return f"{name}: no difference between {a} and {b}{detail}."
+    faster, slower = (a, b) if pair["result"] == "A faster" else (b, a)
+    return f"{name}: {faster} is faster{detail or f' than {slower}'}."
 
 
 def _answer(summary: Mapping[str, Any]) -> SafeString:

@@ -51,7 +51,7 @@ class Parts:
         where = self._folder / f"{safe(plan.slugs[0])}-{load:g}"
         summary = self._run(plan, where)
         self.ended = summary["ended"]
-        if "backends" not in summary:
+        if "backends" not in summary or (self.stopped and not summary["backends"][plan.slugs[0]]["requests"]["asked"]):
             return None
         self.made.append(Part(summary, where))
         return self.made[-1]

@@ -74,7 +74,9 @@ def kind_of(run: LoadRun) -> str:
 
 def title_of(run: LoadRun) -> str:
     """Return the title that somebody gave a run, else what it asks, else its load."""
-    return run.title or TITLES.get(kind_of(run)) or words(run).capitalize()
+    itself = kind_of(run) == "ab" and any("#" in slug for slug in run.backends)
+    asked = "A against itself" if itself else TITLES.get(kind_of(run))
+    return run.title or asked or words(run).capitalize()
 
 
 def tried_loads(run: LoadRun) -> set[float]:
@@ -145,6 +147,7 @@ def result(run: LoadRun) -> dict[str, Any]:
         "again_url": reverse("load") + f"?again={run.id}",
         "vega": chart_files.bundle_name(),
         "sentences": [],
+        "reasons": [],
         "level": "",
         "tables": [],
         "charts": [],
@@ -158,6 +161,7 @@ def result(run: LoadRun) -> dict[str, Any]:
         **found,
         "level": VERDICT_LEVELS.get(run.exit_code if run.exit_code is not None else -1, ""),
         "sentences": _sentences(summary),
+        "reasons": summary["generator"]["reasons"],
         "tables": [_table(target, summary) for target in targets(run) if target["slug"] in summary["backends"]],
         "charts": [_chart(run, name, spec) for name, spec in named.items()],
         "errors": _errors(run),
@@ -177,10 +181,11 @@ def charts(run: LoadRun) -> dict[str, Spec]:
 
 
 def _sentences(summary: Mapping[str, Any]) -> list[str]:
-    """Return what a result says in words, the verdict first unless a search has its own answers."""
-    found = [sentence for sentence in loadreport.sentences(summary) if sentence]
-    verdict = loadreport.VERDICTS.get(summary["exit_code"], "")
-    return sorted(found, key=lambda sentence: sentence != verdict)
+    """Return what a result says in words: its answers alone where all went well, else the verdict before them."""
+    kind = summary["plan"].get("kind", "run")
+    found = loadreport.answers(summary, brief=kind == "ab")
+    answered = kind == "search" or (kind != "run" and summary["exit_code"] == 0)
+    return found if found and answered else [loadreport.VERDICTS.get(summary["exit_code"], ""), *found]
 
 
 def _chart(run: LoadRun, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
