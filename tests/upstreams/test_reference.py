@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -18,12 +19,18 @@ from tests.upstreams.reference import Plan
 @contextlib.asynccontextmanager
 async def reference() -> AsyncIterator[int]:
     """Yield the port of a reference server in a process of its own."""
+    async with process_of_reference() as (_, port):
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def process_of_reference() -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     program = [sys.executable, "-m", "tests.upstreams.reference"]
     process = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
         line = (await process.stdout.readline()).decode()
-        yield int(line.split(":")[2].split("/")[0])
+        yield process, int(line.split(":")[2].split("/")[0])
     finally:
         process.kill()
         await process.communicate()
@@ -62,6 +69,24 @@ async def log(port: int) -> list[dict[str, int | None]]:
 )
 def test_the_request_chooses_the_plan(request_: dict[str, object], plan: Plan | None):
     assert Plan().asked(request_) == plan
+
+
+async def test_a_request_has_arrived_however_late_it_is_looked_at():
+    async with process_of_reference() as (process, port):
+        reader, writer = await ask(port, {"model": "ref-1000x1"})
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        process.send_signal(signal.SIGSTOP)
+        asking_ns = time.monotonic_ns()
+        data = b'{"model":"ref-1000x3"}'
+        writer.write(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        asked_ns = time.monotonic_ns()
+        process.send_signal(signal.SIGCONT)
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        entry = (await log(port))[-1]
+        writer.close()
+    assert asking_ns - 1_000_000 < entry["arrival_ns"] < asked_ns < entry["written_ns"]
 
 
 async def test_tokens_come_at_their_absolute_times_and_say_when_they_were_written():
