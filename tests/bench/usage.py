@@ -69,10 +69,11 @@ def steady(streams: Sequence[dict[str, Any]], users: int) -> tuple[int, int]:
 
 
 def tokens_between(streams: Sequence[dict[str, Any]], start_ns: int, end_ns: int) -> float:
-    """Return how many tokens were written in a stretch of time; each stream writes its own evenly."""
+    """Return how many tokens were written in a stretch of time; each stream writes its own evenly, as of the first, or
+    of the request's arrival where there is no pace and the first goes unrecorded."""
     found = 0.0
     for stream in streams:
-        first_ns, last_ns = stream["written_ns"], stream["end_ns"]
+        first_ns, last_ns = stream["written_ns"] or stream["arrival_ns"], stream["end_ns"]
         if stream["tokens"] and last_ns > first_ns:
             inside_ns = min(last_ns, end_ns) - max(first_ns, start_ns)
             found += stream["tokens"] * max(0, inside_ns) / (last_ns - first_ns)
