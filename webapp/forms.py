@@ -46,9 +46,6 @@ class AskForm(forms.Form):
             raise forms.ValidationError("There is no such scenario.")
         return self._scenarios.get(slug)
 
-    def clean_full_length(self) -> bool:
-        return bool(self.cleaned_data["full_length"])
-
     def ask(self) -> Ask:
         """Return what was asked; call `is_valid` first."""
         values = dict(self.cleaned_data)

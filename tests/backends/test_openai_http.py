@@ -148,7 +148,6 @@ async def test_a_server_that_says_that_it_plays_a_model_is_believed(up: Upstream
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Simulated: 1\r\nContent-Length: 0\r\n\r\n"
     async with answering(head) as url, client.open(spec_for(url), PROMPT, Marks()) as answer:
         assert answer.simulated
-        assert ("x-simulated", "1") in answer.headers
     async with client.open(spec_for(up.url), PROMPT, Marks()) as answer:
         assert not answer.simulated
 

@@ -81,11 +81,5 @@ def test_a_steady_stream_of_many_samples_takes_few_entries() -> None:
     assert len(histogram.counts) < 400
 
 
-def test_the_share_below_places_a_value_among_others() -> None:
-    histogram = of([100_000_000 * k for k in range(1, 11)])
-    assert histogram.share_below(450_000_000) == pytest.approx(0.4)
-    assert Histogram().share_below(1) is None
-
-
 def test_a_reading_that_runs_backwards_counts_as_none() -> None:
     assert of([-5]).max == 0

@@ -325,4 +325,3 @@ def test_a_whole_good_stream():
     assert meter.finish(at(8)) == []
     assert text_of(meter) == TEXT
     assert meter.finish_reason == "stop"
-    assert meter.reads == 1

@@ -22,7 +22,6 @@ class Answer:
     reads: AsyncIterator[bytes]
     reused: bool
     simulated: bool
-    headers: tuple[tuple[str, str], ...]
 
 
 class Backend(Protocol):

@@ -76,7 +76,6 @@ class OpenAIHTTP:
                 reads=response.content.iter_any(),
                 reused=marks.connect is None,
                 simulated="X-Simulated" in response.headers,
-                headers=tuple((name.lower(), value) for name, value in response.headers.items()),
             )
             await _drain(response)
         except (aiohttp.ClientError, OSError) as error:  # from here, or thrown in from a read inside the block

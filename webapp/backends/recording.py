@@ -31,7 +31,7 @@ class RecordingPlayer:
         marks.sent = now_ns()
         await _until(marks.sent + recording.headers_ns)
         marks.headers = now_ns()
-        yield Answer(reads=_play(recording, marks.sent), reused=True, simulated=False, headers=())
+        yield Answer(reads=_play(recording, marks.sent), reused=True, simulated=False)
 
     async def warm(self, spec: BackendSpec, timeout_s: float) -> None:
         """Nothing to open."""

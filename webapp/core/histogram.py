@@ -104,14 +104,6 @@ class Histogram:
     def percentiles(self, percents: Iterable[float]) -> list[float | None]:
         return [self.percentile(percent) for percent in percents]
 
-    def share_below(self, value: int) -> float | None:
-        """Return the share of values below `value` (half of its own bucket counted), or None without values."""
-        if not self.n:
-            return None
-        own = bucket_of(max(0, value))
-        below = sum(count for bucket, count in self.counts.items() if bucket < own)
-        return (below + self.counts.get(own, 0) / 2) / self.n
-
     def bars(self) -> Iterator[tuple[int, int, int]]:
         """Yield (from, to, count) for every bucket in use, in order."""
         for bucket in sorted(self.counts):

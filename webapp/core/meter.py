@@ -41,7 +41,6 @@ class StreamMeter:
     error: StreamError | None = None
     malformed: int = 0
     chars: int = 0
-    reads: int = 0
     received_bytes: int = 0
     _events: int = 0
 
@@ -73,7 +72,6 @@ class StreamMeter:
         """
         if self.marker or self.error is not None:
             return False
-        self.reads += 1
         if self._receive_plain(data, at_ns):
             return True
         events = self._events

@@ -7,6 +7,6 @@ anywhere, and a clean end. No Django here: it serves any ASGI application.
 import daphne.server  # noqa: F401  (installs the asyncio reactor; must come before any other import of Twisted)
 
 from webapp.server.limits import ServerLimits, StopTimes
-from webapp.server.run import CannotListen, PortInUse, Server, serve
+from webapp.server.run import CannotListen, Server, serve
 
-__all__ = ["CannotListen", "PortInUse", "Server", "ServerLimits", "StopTimes", "serve"]
+__all__ = ["CannotListen", "Server", "ServerLimits", "StopTimes", "serve"]

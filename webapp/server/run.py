@@ -9,10 +9,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 import daphne.server
-from daphne.access import AccessLogGenerator
 from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
 from twisted.logger import globalLogBeginner
@@ -34,10 +33,6 @@ class CannotListen(Exception):
     """The address cannot be listened on. The message is one sentence that says what to do."""
 
 
-class PortInUse(CannotListen):
-    """Another program listens on the port."""
-
-
 class Server(daphne.server.Server):
     """Serves one ASGI application on one address until it is told to stop.
 
@@ -53,13 +48,11 @@ class Server(daphne.server.Server):
         *,
         limits: ServerLimits = DEFAULT_LIMITS,
         stop_times: StopTimes = DEFAULT_STOP_TIMES,
-        access_log: TextIO | None = None,
     ) -> None:
         super().__init__(
             application,
             endpoints=[f"tcp:{port}:interface={host}"],
             signal_handlers=False,
-            action_logger=AccessLogGenerator(access_log) if access_log else None,
             request_buffer_size=_BODY_PART_BYTES,
             websocket_timeout=-1,
             websocket_connect_timeout=limits.handshake_s,
@@ -209,22 +202,21 @@ def serve(
     ready: Callable[[str, int], None] | None = None,
     limits: ServerLimits = DEFAULT_LIMITS,
     stop_times: StopTimes = DEFAULT_STOP_TIMES,
-    access_log: TextIO | None = None,
 ) -> None:
     """Serve an ASGI application until SIGTERM or SIGINT, then end cleanly and return. Once per process.
 
     `ready(host, port)` is called on the event loop when connections are accepted; port 0 lets the system choose.
-    Raises PortInUse or CannotListen. Prints nothing.
+    Raises CannotListen. Prints nothing.
     """
     raise_open_file_limit()
-    server = Server(application, host, port, limits=limits, stop_times=stop_times, access_log=access_log)
+    server = Server(application, host, port, limits=limits, stop_times=stop_times)
     server.run(ready)
 
 
 def refused_address(host: str, port: int, error: OSError) -> CannotListen:
     """Return the exception, with its sentence, for an address that could not be bound."""
     if error.errno == errno.EADDRINUSE:
-        return PortInUse(f"Port {port} is in use; stop the other program or choose another with --port.")
+        return CannotListen(f"Port {port} is in use; stop the other program or choose another with --port.")
     if error.errno == errno.EACCES:
         return CannotListen(f"Port {port} needs more rights than this program has; choose one above 1023 with --port.")
     return CannotListen(f"Cannot listen on {host}:{port} ({error.strerror or error}); choose another with --host.")

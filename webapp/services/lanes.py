@@ -15,7 +15,6 @@ from webapp.core.spec import BackendSpec, PromptSpec
 from webapp.services.turns import LiveTurn, run_turn
 
 NS_PER_S = 1_000_000_000
-NS_PER_MS = 1_000_000
 NS_PER_US = 1_000
 WARM_BEFORE_S = 1.0
 WIRE_KIND = {"content": "c", "reasoning": "r", "tool": "t"}

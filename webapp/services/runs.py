@@ -119,10 +119,6 @@ class Run:
             for entry in self.entries
         ]
 
-    @property
-    def done(self) -> bool:
-        return self.verdict is not None
-
     def start(self) -> None:
         """Begin in the background; `wait` for the end."""
         self.task = asyncio.get_running_loop().create_task(self.execute(), name=f"run-{self.id}")
@@ -135,9 +131,6 @@ class Run:
         """End every lane that still runs."""
         for lane in self.lanes:
             lane.stop(outcome)
-
-    def lane(self, lane_id: str) -> Lane | None:
-        return next((lane for lane in self.lanes if lane.id == lane_id), None)
 
     def notify(self, urgent: bool = False) -> None:
         for watcher in self.watchers:

@@ -42,7 +42,6 @@ STATUSES = "CFDA"
 CONFIDENCES = "HML"
 REASONING_FIELDS = ("", "reasoning", "reasoning_content")
 TYPICAL_CONTEXT = 1000  # tokens; where a pace is asked for without a load
-TYPICAL_PROMPT = 4000
 
 _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -100,18 +99,6 @@ class Profile:
         return bool(self.reasoning_field)
 
     @property
-    def model(self) -> str:
-        return self.serving.model.label
-
-    @property
-    def devices(self) -> int:
-        return self.serving.devices
-
-    @property
-    def jitter_sigma(self) -> float:
-        return self.serving.jitter_sigma
-
-    @property
     def context_tokens(self) -> int:
         """The longest prompt and answer together: what the model takes, or what the KV cache holds."""
         return min(self.serving.model.context_tokens, max(256, int(kv_capacity(self.serving))))
@@ -128,19 +115,6 @@ class Profile:
         speculation = self.serving.speculation
         tokens = speculation.mean_tokens() if speculation else 1.0
         return tokens * 1e9 / sum(costs_of(self.serving).split(Load(1, TYPICAL_CONTEXT, 0, 0.0)))
-
-    @property
-    def prefill_tok_s(self) -> float:
-        """Prompt tokens per second of a prompt of usual length, alone in the machine."""
-        if self.serving.machine.kind == "latency":
-            return self.serving.prefill_tok_s
-        split = costs_of(self.serving).split(Load(0, 0.0, TYPICAL_PROMPT, self.serving.model.reach(0, TYPICAL_PROMPT)))
-        return TYPICAL_PROMPT * 1e9 / (sum(split) - split.overhead_ns)
-
-    @property
-    def ttft_base_ms(self) -> float:
-        """What a step costs before the first token of its prompt."""
-        return costs_of(self.serving).split(Load(0, 0.0, 1, 1.0)).overhead_ns / 1e6
 
 
 _FIELDS = (_SERVING | frozenset(Profile.__dataclass_fields__)) - {"serving", "pace"}

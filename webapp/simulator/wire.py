@@ -176,7 +176,12 @@ def model_entry(profile: Profile) -> dict[str, Any]:
         "created": 1_767_225_600,  # 2026-01-01, a fixed value
         "owned_by": "simulator",
         "max_model_len": profile.context_tokens,
-        "sim": {"tok_s": profile.tok_s, "devices": profile.devices, "kw_all_in": profile.kw_all_in, **asdict(profile)},
+        "sim": {
+            "tok_s": profile.tok_s,
+            "devices": profile.serving.devices,
+            "kw_all_in": profile.kw_all_in,
+            **asdict(profile),
+        },
     }
 
 

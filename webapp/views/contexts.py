@@ -24,7 +24,6 @@ from webapp.services.writer import writer
 from webapp.views.accounts import account
 from webapp.views.readouts import readout
 
-Choice = tuple[str, str, str]
 DEFINITIONS = Path(__file__).resolve().parent.parent / "definitions.toml"
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from webapp.core.timing import NS_PER_MS
 from webapp.services.lanes import Lane
 from webapp.services.turns import LiveTurn
 from webapp.views.words import time_text
 
-NS_PER_MS = 1_000_000
 LEAST_WORDED = 10  # thousandths
 
 

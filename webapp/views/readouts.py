@@ -12,14 +12,13 @@ from typing import Any
 from webapp.core.errors import Outcome
 from webapp.core.scenario import Scenario
 from webapp.core.stats import ENOUGH_FOR, Summary
-from webapp.core.timing import Figures
+from webapp.core.timing import NS_PER_MS, Figures
 from webapp.services.lanes import Lane
 from webapp.services.runs import caption_lags_ms
 from webapp.services.turns import LiveTurn
 from webapp.views.phases import phases
 from webapp.views.words import NA, NOT_YET, count_text, time_text
 
-NS_PER_MS = 1_000_000
 WINDOW_NS = 1_000_000_000
 
 
