@@ -160,7 +160,7 @@ export class Load {
       const text = ms == null ? "…" : words(ms);
       said.push(`${letters[slug] ?? slug} p95 ${text}`);
       const entry = document.querySelector(`.load-figure[data-slug="${CSS.escape(slug)}"]`);
-      if (entry) entry.textContent = `TTFT p95 ${text}${atServer(server)}`;
+      if (entry) entry.textContent = `${this.lanes().length ? "" : "TTFT "}p95 ${text}${atServer(server)}`;
     }
     const { users, rate } = this.latest;
     if (rate != null) said.unshift(`${ratio(rate)} requests/s each`);

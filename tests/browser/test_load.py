@@ -99,6 +99,24 @@ async def test_the_drawer_loads_the_lanes_backends_and_leaves_their_figures_in_s
     await drawer.stop()
 
 
+async def test_the_drawer_stays_below_four_lanes_whatever_their_servers_say(stage: Stage, drawer: Drawer) -> None:
+    page = stage.page
+    await stage.open(FAST, SLOW, "wse3-gpt-oss-120b", "b200-gpt-oss-120b", max_tokens=20)
+    await drawer.open()
+    await drawer.start(2)
+    await page.wait_for_function("() => document.querySelector('.load-figure').textContent.includes('server')")
+    await stage.race()
+    for width, height in ((1280, 720), (1280, 800), (1440, 900), (1920, 1080), (390, 844)):
+        await page.set_viewport_size({"width": width, "height": height})
+        lanes, load = [await page.locator(name).bounding_box() for name in (".lanes", "#load")]
+        assert lanes
+        assert load
+        assert lanes["y"] + lanes["height"] <= load["y"], f"at {width} × {height}"
+        assert await page.evaluate(MARKS_IN_SIGHT), f"at {width} × {height}"
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    await drawer.stop()
+
+
 async def test_the_slider_changes_a_running_load_and_stop_ends_it(
     stage: Stage, drawer: Drawer, live_app: LiveApp
 ) -> None:
@@ -147,7 +165,7 @@ async def test_a_refused_load_says_why_beside_its_button(stage: Stage, drawer: D
     await stage.page.uncheck(f"#load-controls [name=backend][value={FAST}]")
     await stage.page.keyboard.press("Escape")
     await stage.page.click("#load-start")
-    assert "needs a backend" in await stage.page.inner_text("#load-controls .form-error")
+    assert "needs 1 to 8 backends" in await stage.page.inner_text("#load-controls .form-error")
 
 
 async def accessible(page: Page) -> None:

@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from webapp.core import charts
 from webapp.core.loadstats import FIGURES
-from webapp.core.loadsummary import load_words, number, patience_words
+from webapp.core.loadsummary import COMPLETE, load_words, number, patience_words
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +127,16 @@ def page(summary: Mapping[str, Any], svgs: Sequence[str]) -> str:
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
     """Return what a result says, in words: the answers to what was asked, the verdict, what the generator missed."""
-    verdict = [] if summary.get("search") else [VERDICTS.get(summary["exit_code"], "")]
-    return [*answers(summary), *verdict, *summary["generator"]["reasons"]]
+    said = [] if summary.get("search") else [verdict(summary)]
+    return [*answers(summary), *said, *summary["generator"]["reasons"]]
+
+
+def verdict(summary: Mapping[str, Any]) -> str:
+    """Return what the exit code says, in words."""
+    series = "search" in summary or "sweep" in summary
+    if series and summary["ended"] != COMPLETE and not summary["generator"]["reasons"]:
+        return "Cut short: these are the runs that had been made."
+    return VERDICTS.get(summary["exit_code"], "")
 
 
 def answers(summary: Mapping[str, Any], *, brief: bool = False) -> list[str]:

@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from webapp.core.charts import Spec
 from webapp.core.loadplan import CAPS, SERIES
-from webapp.core.loadsummary import load_words, rates, series_words, span
+from webapp.core.loadsummary import COMPLETE, load_words, rates, series_words, span
 from webapp.core.stats import ENOUGH_FOR
 from webapp.core.verdict import duration
 from webapp.models import LoadRun
@@ -122,7 +122,7 @@ def row(run: LoadRun) -> dict[str, Any]:
         "duration": f"{run.plan.get('duration_s', 0):g} s{' each' if kind_of(run) in SERIES else ''}",
         "state": run.state,
         "note": run.note,
-        "verdict": "" if run.exit_code is None else loadreport.VERDICTS.get(run.exit_code, ""),
+        "verdict": loadreport.verdict(run.summary) if run.exit_code is not None and run.summary else "",
         "level": VERDICT_LEVELS.get(run.exit_code if run.exit_code is not None else -1, ""),
         "running": run.state == LoadRun.State.RUNNING,
         "backends": [
@@ -184,8 +184,9 @@ def _sentences(summary: Mapping[str, Any]) -> list[str]:
     """Return what a result says in words: its answers alone where all went well, else the verdict before them."""
     kind = summary["plan"].get("kind", "run")
     found = loadreport.answers(summary, brief=kind == "ab")
-    answered = kind == "search" or (kind != "run" and summary["exit_code"] == 0)
-    return found if found and answered else [loadreport.VERDICTS.get(summary["exit_code"], ""), *found]
+    cut = summary["ended"] != COMPLETE
+    answered = (kind == "search" and not cut) or (kind != "run" and summary["exit_code"] == 0)
+    return found if found and answered else [loadreport.verdict(summary), *found]
 
 
 def _chart(run: LoadRun, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
