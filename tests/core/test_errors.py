@@ -27,3 +27,9 @@ def test_an_error_says_its_sentence():
     error = StreamError("rate_limited", "Slow down.", retry_after_s=7, status=429)
     assert str(error) == error.message == "Slow down."
     assert not error.permanent
+
+
+def test_a_message_that_was_redacted_is_redacted_in_a_log_too():
+    error = StreamError("http_status", "The backend failed: “key abc”.")
+    error.message = "The backend failed: “key (key)”."
+    assert "abc" not in f"{error} {error!r} {error.args}"

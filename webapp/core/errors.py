@@ -44,8 +44,8 @@ class StreamError(Exception):
 
     `kind` is one short machine word (`refused`, `rate_limited`, `gap_timeout`, …), `message` one plain sentence saying
     what happened, on whose side, and what to do. `permanent` is False where trying again later can help;
-    `retry_after_s` holds the backend's own advice in seconds, None where it gave none. Messages hold no secrets: they
-    are shown to everybody in the room.
+    `retry_after_s` holds the backend's own advice in seconds, None where it gave none; `status` is its HTTP status, 0
+    where there was none. Messages hold no secrets: they are shown to everybody in the room.
     """
 
     def __init__(
@@ -53,10 +53,17 @@ class StreamError(Exception):
     ) -> None:
         super().__init__(message)
         self.kind = kind
-        self.message = message
         self.permanent = permanent
         self.retry_after_s = retry_after_s
         self.status = status
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+    @message.setter
+    def message(self, message: str) -> None:
+        self.args = (message,)  # the only copy: what is redacted here is redacted in a traceback too
 
     @property
     def outcome(self) -> Outcome:
