@@ -48,7 +48,7 @@ class ArenaConsumer(AsyncWebsocketConsumer):
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         # Channels closes old database connections before every message, in the one thread that all sockets share;
-        # nothing here uses that thread's connection (research: reliability 0.3).
+        # nothing here uses that thread's connection.
         handler = getattr(self, message["type"].replace(".", "_"))
         await handler(message)
 

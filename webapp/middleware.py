@@ -2,7 +2,7 @@
 
 The policy has no exception for inline script or style: nothing that a model says can act on the page. `connect-src
 'self'` is what keeps a `ws-connect` attribute inside model text from opening a socket elsewhere; htmx's own
-`hx-disable` does not (research: reliability 0.7).
+`hx-disable` does not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which web pages may talk to this server: its own, compared by scheme, host and port, and no other.
 
-Channels' validator compares host names only, so a page on another port of the same host would pass (research:
-reliability 0.10). A request without an Origin header does not come from a web page; scripts may connect.
+Channels' validator compares host names only, so a page on another port of the same host would pass. A request without
+an Origin header does not come from a web page; scripts may connect.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """OpenAI-compatible chat endpoints over HTTP: the prompt out, raw bytes of the event stream in.
 
-aiohttp, because it survives being cancelled often (research: reliability 0.5). Nothing is decoded, decompressed or
-split here: what the socket delivers is what the lane stamps.
+aiohttp, because its pool survives requests that are cancelled again and again, as stopped lanes are; httpx 0.28 loses
+connections to them. Nothing is decoded, decompressed or split here: what the socket delivers is what the lane stamps.
 """
 
 from __future__ import annotations

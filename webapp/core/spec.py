@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Time and size limits of one request (research: reliability 2.2). Times in seconds, sizes in bytes.
+    """Time and size limits of one request. Times in seconds, sizes in bytes.
 
     `gap_s` runs between text deltas, not between bytes: keep-alive comments hold a connection, not a token clock.
     """

@@ -1,6 +1,6 @@
 """Reads from the event loop, in a thread of their own.
 
-Not asgiref's shared thread: one slow query there would hold up every socket of the process (research: reliability 0.3).
+Not asgiref's shared thread: one slow query there would hold up every socket of the process.
 """
 
 from __future__ import annotations

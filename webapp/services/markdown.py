@@ -9,7 +9,7 @@ from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
-# Above this, rendering would hold up the process for too long (research: reliability U27); the text stays plain.
+# Above this, rendering would hold up the process for too long; the text stays plain.
 MAX_CHARS = 200_000
 TAGS = {
     "p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5",

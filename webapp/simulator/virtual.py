@@ -1,6 +1,6 @@
 """Drive an engine in virtual time: as fast as the processor goes, with nobody waiting.
 
-For tests, the planner and the validation. Arrivals are a list, or a closed loop in which every user asks again when
+For tests, the calibration and the validation. Arrivals are a list, or a closed loop in which every user asks again when
 answered. Pure: no clock, no I/O.
 """
 

@@ -16,8 +16,7 @@ from webapp.core.spec import PromptSpec
 from webapp.models import Backend
 from webapp.services.relays import error_body
 
-# A request may say what to ask, never whom: these names are how other gateways lost their keys
-# (research: reliability T1).
+# A request may say what to ask, never whom: by these names other gateways were made to send their keys elsewhere.
 FORBIDDEN = frozenset({
     "api_base", "api_key", "api_type", "api_version", "aws_access_key_id", "aws_secret_access_key",
     "aws_session_token", "azure_ad_token", "azure_endpoint", "base_url", "custom_llm_provider", "default_headers",
