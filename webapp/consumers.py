@@ -24,6 +24,9 @@ from webapp.views.follower import Follower
 
 log = logging.getLogger(__name__)
 
+ACTIONS = (
+    "attach", "run", "rerun", "stop", "lane.add", "lane.remove", "lane.swap", "lane.move", "scenario", "new",
+)  # fmt: skip
 MAX_STRIKES = 20
 TOO_MANY_BAD_FRAMES = 4008
 FOLLOWING_FAILED = 1011
@@ -99,7 +102,7 @@ class ArenaConsumer(AsyncWebsocketConsumer):
         elif action == "new":
             self.arena.new()
         else:
-            raise BadFrame("Unknown action; the actions are described in the help page.")
+            raise BadFrame(f"Unknown action; there are {', '.join(ACTIONS)}.")
 
     async def _attach(self, message: dict[str, Any]) -> None:
         """Follow an arena: the one the page names, or a new one with the lanes it names.

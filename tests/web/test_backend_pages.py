@@ -218,3 +218,16 @@ def test_a_machine_on_the_network_is_not_the_operator(address: str, rows: None) 
     assert client.get("/backends/add/").status_code == 403
     assert client.post("/backends/add/", GOOD).status_code == 403
     assert not Backend.objects.exists()
+
+
+def test_a_refusal_says_why_and_where_to_read_who_may(rows: None) -> None:
+    refused = Client(REMOTE_ADDR="10.0.0.5").get("/backends/add/").content.decode()
+    assert "Only the operator may change backends" in refused
+    assert 'href="/help/#operator"' in refused
+    assert 'id="operator"' in Client().get("/help/").content.decode()
+
+
+def test_a_form_without_its_token_is_refused_on_a_page_of_ours(rows: None) -> None:
+    refused = Client(enforce_csrf_checks=True).post("/backends/add/", GOOD).content.decode()
+    assert "Reload the page you came from" in refused
+    assert "css/tokens.css" in refused

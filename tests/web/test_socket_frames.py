@@ -87,6 +87,18 @@ async def test_what_cannot_be_done_is_refused_in_one_sentence_and_the_arena_stay
         assert len(asked(upstream)) == 2
 
 
+async def test_an_unknown_action_is_answered_with_those_that_there_are(open_here: OpenPage) -> None:
+    async with open_here() as page:
+        await page.socket.send('{"action": "destroy"}')
+        unknown = (await page.until("error"))["message"]
+        named = unknown.removeprefix("Unknown action; there are ").removesuffix(".").split(", ")
+        assert {"run", "stop", "lane.add"} <= set(named)
+        for action in named:
+            await page.socket.send(orjson.dumps({"action": action, "lane": "z9"}).decode())
+        await page.attach(arena=page.arena)
+        assert [error["message"] for error in page.all("error")].count(unknown) == 1
+
+
 async def test_too_many_bad_frames_close_the_socket_with_a_code_of_our_own(open_here: OpenPage) -> None:
     async with open_here() as page:
         for _ in range(25):
