@@ -132,7 +132,26 @@ def test_a_sweep_gives_a_point_for_each_backend_and_load(tmp_path: Path, said: l
     assert points["large", 8]["throughput"] == pytest.approx(4 * points["large", 2]["throughput"], rel=0.02)
     assert points["small", 1]["interactivity"] == pytest.approx(1000, rel=0.01)
     assert found["exit_code"] == 3
-    assert next(iter(loadreport.named(found, {}))) == "throughput-against-interactivity"
+    named = loadreport.named(found, {})
+    assert next(iter(named)) == "throughput-against-interactivity"
+    assert 'answer bad">The SLO was missed.' in loadreport.page(found, [])
+    assert 'answer">small, from load 1 to 8: ' in loadreport.page(found, [])
+
+
+@pytest.mark.parametrize(
+    ("badges", "lines"),
+    [
+        (("SIMULATED", "SIMULATED"), ["SIMULATED"]),
+        (("LIVE", "SIMULATED"), ["LIVE: small", "SIMULATED: large"]),
+    ],
+)
+def test_charts_carry_their_backends_badges_wherever_they_go(
+    tmp_path: Path, badges: tuple[str, str], lines: list[str]
+) -> None:
+    targets = tuple(replace(target, badge=badge) for target, badge in zip(TARGETS, badges, strict=True))
+    found = loadsearch.series(replace(SWEEP, targets=targets), tmp_path, Runs())
+    named = loadreport.named(found, {})
+    assert [spec["title"]["subtitle"] for spec in named.values()] == [lines]
 
 
 def test_what_has_been_found_is_told_after_each_run(tmp_path: Path, said: list[str]) -> None:

@@ -118,7 +118,9 @@ def test_two_runs_are_compared_with_a_verdict_and_one_alone_says_how() -> None:
     a, b = finished(1000), finished(1000)
     page = Client().get(f"/load/compare/?run={b.id}&run={a.id}").content.decode()
     assert "No difference." in page or "Cannot tell" in page
-    assert "Two runs are needed" in Client().get(f"/load/compare/?run={a.id}").content.decode()
+    for wrong in ((a,), (a, b, finished(10))):
+        query = "&".join(f"run={run.id}" for run in wrong)
+        assert "Two runs are needed" in Client().get(f"/load/compare/?{query}").content.decode()
 
 
 @pytest.mark.parametrize("action", ["start/", "{}/steer/", "{}/stop/", "{}/delete/"])

@@ -63,7 +63,7 @@ def write_apart(folder: Path) -> None:
 
 
 def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[charts.Spec]:
-    """Return the charts of a result, those of a sweep or a search first."""
+    """Return the charts of a result, those of a sweep or a search first, each with its backends' badges."""
     slugs = list(summary["backends"])
     found = []
     if points := summary.get("sweep"):
@@ -85,7 +85,19 @@ def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[cha
         bars = {slug: entry[figure] for slug, entry in distribution.items() if entry.get(figure)}
         if bars:
             found.append(charts.distribution(bars, figure))
+    badges = _badges(summary["plan"]["targets"])
+    for spec in found:
+        spec["title"] |= {"subtitle": badges, "subtitleFontSize": 11, "subtitlePadding": 4}
     return [spec for spec in found if spec["data"]["values"]]
+
+
+def _badges(targets: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return LIVE, SIMULATED or RECORDED, as lines that name their backends where there are several of the three."""
+    slugs: dict[str, list[str]] = {}
+    for target in targets:
+        if target["badge"]:
+            slugs.setdefault(target["badge"], []).append(target["slug"])
+    return list(slugs) if len(slugs) < 2 else [f"{badge}: {', '.join(found)}" for badge, found in slugs.items()]
 
 
 def named(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> dict[str, charts.Spec]:
@@ -178,8 +190,12 @@ def pair_sentence(pair: Mapping[str, Any], *, brief: bool = False) -> str:
 
 
 def _answer(summary: Mapping[str, Any]) -> SafeString:
-    kind = "answer" if summary["exit_code"] == 0 else "answer bad"
-    rows = ((kind, sentence) for sentence in sentences(summary) if sentence)
+    bad = summary["exit_code"] != 0
+    rows = (
+        ("answer bad" if bad and sentence not in answers(summary) else "answer", sentence)
+        for sentence in sentences(summary)
+        if sentence
+    )
     return format_html_join("", '<p class="{}">{}</p>', rows)
 
 

@@ -31,7 +31,7 @@ from webapp.views.backends import is_operator
 from webapp.views.contexts import definitions
 from webapp.views.loadforms import values_of
 
-PER_PAGE = 20
+PER_PAGE = MOST_TICKED = 20
 FILES = {"summary.json": "application/json", "requests.jsonl": "application/x-ndjson",
          "vllm.json": "application/json", "report.html": "text/html; charset=utf-8"}  # fmt: skip
 PIECE = 256 * 1024
@@ -213,9 +213,9 @@ def _named_chart(run: LoadRun, name: str) -> charts.Spec | None:
 @require_safe
 def compare(request: HttpRequest) -> HttpResponse:
     """Show two runs side by side, the earlier as A; without two, say how to choose them."""
-    ids = request.GET.getlist("run")[:2]
-    runs = sorted(filter(None, map(_found, dict.fromkeys(ids))), key=lambda run: run.created_at)
-    if len(runs) < 2:
+    ids = request.GET.getlist("run")
+    runs = sorted(filter(None, map(_found, dict.fromkeys(ids[:MOST_TICKED]))), key=lambda run: run.created_at)
+    if len(runs) != 2:
         return render(request, "load/compare.html", {"nav": "load", "both": None})
     both = loadcomparisons.compared(*runs)
     return render(request, "load/compare.html", {"nav": "load", "both": both})
