@@ -38,6 +38,7 @@ MAY_IMPORT = {
 # What the pure packages may not know of, in any of its spellings.
 NOT_IN_CORE = {"asyncio", "time", "socket", "threading", "django", "gevent", "aiohttp", "os", "pathlib", "subprocess"}
 CLOCKS = {"time", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time_ns", "process_time"}
+ROW_WRITES = {"create", "bulk_create", "get_or_create", "update_or_create", "update", "bulk_update", "delete"}
 MAY_READ_CLOCKS = {"clock.py", "simulator/pacing.py"}
 RAW_HTML = re.compile(
     r"\.(?:inner|outer)HTML\s*\+?=(?!=)|insertAdjacentHTML|document\.write|createContextualFragment|setHTML"
@@ -106,6 +107,13 @@ def test_no_import_is_hidden_inside_a_function(path: Path):
     functions = [n for n in ast.walk(tree(path)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
     inner = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)]
     assert [ast.unparse(node) for node in inner] == []
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if layer_of(name_of(path)) != "services"], ids=name_of)
+def test_services_alone_write_the_database(path: Path):
+    calls = [n.func for n in ast.walk(tree(path)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    writes = [ast.unparse(f) for f in calls if f.attr in ROW_WRITES and ".objects" in ast.unparse(f.value)]
+    assert writes == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

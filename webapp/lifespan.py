@@ -9,12 +9,10 @@ from typing import Any
 
 from webapp import drain
 from webapp.core.errors import Outcome
-from webapp.models import Comparison, Turn
 from webapp.origins import Receive, Scope, Send
-from webapp.services import load
+from webapp.services import load, store
 from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
-from webapp.services.owners import is_gone
 from webapp.services.upstreams import upstreams
 from webapp.services.writer import writer
 
@@ -32,19 +30,10 @@ def start() -> None:
     # What was loaded stays for good: a full collection would look at it again, for 50 ms in which nothing is stamped.
     gc.collect()
     gc.freeze()
-    end_orphans()
+    store.end_orphans()
     load.end_orphans()
     drain.on_drain(_interrupt)
     drain.on_flush(_finish)
-
-
-def end_orphans() -> int:
-    """Mark runs of processes of this host that are gone as interrupted; return how many there were."""
-    orphans = [run for run in Comparison.objects.filter(done=False) if is_gone(run.owner)]
-    ids = [run.id for run in orphans]
-    Turn.objects.filter(comparison__in=ids, outcome=Outcome.RUNNING).update(outcome=Outcome.INTERRUPTED)
-    sentence = {"sentence": "Interrupted: the server ended before this comparison did."}
-    return Comparison.objects.filter(id__in=ids).update(done=True, verdict=sentence)
 
 
 async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:

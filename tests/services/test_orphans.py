@@ -10,9 +10,9 @@ import sys
 import pytest
 from django.utils import timezone
 
-from webapp.lifespan import end_orphans
 from webapp.models import Comparison, Turn
 from webapp.services.owners import OWNER
+from webapp.services.store import end_orphans
 
 pytestmark = pytest.mark.usefixtures("rows")
 

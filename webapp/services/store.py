@@ -1,4 +1,4 @@
-"""Live objects to rows. Everything here only builds rows and hands them to the writer; nothing waits."""
+"""Live objects to rows. While anything is measured, rows are built here and handed to the writer; nothing waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.db import transaction
 
 from webapp.core.errors import Outcome
 from webapp.models import Comparison, Turn
-from webapp.services.owners import OWNER
+from webapp.services.owners import OWNER, is_gone
 from webapp.services.writer import writer
 
 if TYPE_CHECKING:
@@ -64,6 +64,18 @@ def finish(run: Run) -> None:
             Comparison.objects.filter(id=run.id).update(done=True, verdict=verdict)
 
     writer.submit(write)
+
+
+def end_orphans() -> int:
+    """Mark what processes of this host that are gone have left running as interrupted; return how many runs that were.
+
+    For the start of a process: unlike the rest it writes at once, in the caller's thread.
+    """
+    orphans = [run for run in Comparison.objects.filter(done=False) if is_gone(run.owner)]
+    ids = [run.id for run in orphans]
+    Turn.objects.filter(comparison__in=ids, outcome=Outcome.RUNNING).update(outcome=Outcome.INTERRUPTED)
+    sentence = {"sentence": "Interrupted: the server ended before this comparison did."}
+    return Comparison.objects.filter(id__in=ids).update(done=True, verdict=sentence)
 
 
 def turn_row(run: Run, index: int, lane: Lane, turn: LiveTurn) -> Turn:
