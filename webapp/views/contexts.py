@@ -21,8 +21,8 @@ from webapp.services.markdown import to_html
 from webapp.services.runs import Ask
 from webapp.services.scenarios import scenarios
 from webapp.services.writer import writer
-from webapp.views.accounts import account
 from webapp.views.readouts import readout
+from webapp.views.why import account
 
 DEFINITIONS = Path(__file__).resolve().parent.parent / "definitions.toml"
 
