@@ -6,7 +6,7 @@ import { Bins } from "./bins.js";
 import { nextFrame } from "./frames.js";
 
 const LETTERS = "ABCDEFGH";
-/** Line pattern per letter, in px: the second way, beside colour, to tell lanes apart. The same as in layout of .lane-line. */
+/** Line pattern per letter, in px: the second way, beside colour, to tell lanes apart. The same as --lane-dash in tokens.css. */
 const PATTERNS = [[], [10, 4], [2, 3], [10, 3, 2, 3], [18, 4], [5, 5], [14, 3, 2, 3, 2, 3], [1, 5]];
 const HEAD = 22;          // px, axis labels
 const FUTURE = 0.22;      // opacity of what comes after the moment shown in a replay
@@ -206,7 +206,7 @@ export class RaceStrip {
     const last = lane.end ? lane.end.at - lane.zero : Math.max(from, this.recording.running ? edge : lane.at.at(-1) ?? from);
     this.drawWait(lane, i, y, from, last);
     this.drawDeltas(lane, i, y);
-    if (lane.steps > 1) this.drawSteps(lane, i, y);
+    if (lane.steps > 1) this.drawSteps(lane, y);
     if (lane.firstText !== null) this.dimmed(lane.firstText - lane.zero, (at) => this.drawFirst(at, i, y));
     if (lane.end) this.dimmed(last, (at) => this.drawEnd(lane, i, y, at));
   }
@@ -267,21 +267,15 @@ export class RaceStrip {
     c.globalAlpha = 1;
   }
 
-  drawSteps(lane, i, y) {
+  /** A bar where each step but the first began. */
+  drawSteps(lane, y) {
     const { c } = this;
-    this.type(12, 600);
-    c.textAlign = "center";
-    c.textBaseline = "middle";
-    let free = -Infinity;
     const seen = new Set();
+    c.fillStyle = this.ink;
     for (const { at, step } of lane.states) {
       if (!step || seen.has(step)) continue;
       seen.add(step);
-      const x = this.x(at - lane.zero);
-      c.fillStyle = this.ink;
-      c.fillRect(x - 0.75, y - this.row / 2 + 2, 1.5, this.row - 4);
-      if (x < free || this.row < 24) continue;
-      free = x + 14;
+      c.fillRect(this.x(at - lane.zero) - 0.75, y - this.row / 2 + 2, 1.5, this.row - 4);
     }
   }
 

@@ -8,7 +8,7 @@ export class Replay {
   constructor(recording, strip, controls) {
     this.recording = recording;
     this.strip = strip;
-    this.controls = controls;   // {play, word, speed, photo, scrub, clock}
+    this.controls = controls;   // {play, word, speed, photo, scrub, leave}
     this.moment = null;         // µs, null = not replaying
     this.playing = false;
     this.panes = new Map();
