@@ -95,8 +95,13 @@ def test_a_sweep_is_followed_from_run_to_run_and_keeps_its_curve(rows: None, ref
 
 def test_a_sweep_that_is_stopped_begins_no_further_run_and_keeps_its_points(rows: None, reference: Reference) -> None:
     model = "ref-50x20+8ms"
-    run = load.start(sweep(reference, model))
-    assert until(lambda: load.latest(run).get("step", {}).get("number") == 2, 20)
+    run = load.start(sweep(reference, model, seconds=4))
+
+    def second_has_answered() -> bool:
+        line = load.latest(run)
+        return bool(line) and line["step"]["number"] == 2 and line["backends"]["ref"]["requests_per_s"] > 0
+
+    assert until(second_has_answered, 20)
     assert load.stop(run.id)
     time.sleep(1)
     before = len(reference.streams(model))
