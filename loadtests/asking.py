@@ -81,19 +81,20 @@ def ask(environment: Environment, registry: Registry, wire: Wire, job: Job) -> E
 def _tell_locust(
     environment: Environment, registry: Registry, exchange: Exchange, outcome: str, error: StreamError | None
 ) -> None:
-    record = registry.ended_one(exchange, outcome, error)
-    target = exchange.job.target
+    registry.ended_one(exchange, outcome, error)
+    marks, target = exchange.marks, exchange.job.target
     # Locust knows success and failure only; users who left and requests that we ended get a name of their own.
     name = target.slug if outcome in ("done", "failed") else f"{target.slug} ({outcome})"
-    start_ns = exchange.marks.sent or exchange.begun_ns
+    start_ns = marks.sent or exchange.begun_ns
+    ttft_ns = None if marks.first_token is None or marks.sent is None else marks.first_token - marks.sent
     events: Any = environment.events
     events.request.fire(
         request_type=REQUEST_TYPES[registry.plan.wire],
         name=name,
-        response_time=((exchange.marks.last_token or exchange.marks.end or start_ns) - start_ns) / 1e6,
+        response_time=((marks.last_token or marks.end or start_ns) - start_ns) / 1e6,
         response_length=exchange.received_bytes,
         exception=error,
-        context={"outcome": outcome, "ttft_ns": record.since("first_token", record.sent)},
+        context={"outcome": outcome, "ttft_ns": ttft_ns},
         url=target.url,
         response=None,
     )

@@ -21,6 +21,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests import plain
 from loadtests.collector import Collector
+from loadtests.registry import BREATH_S
 from loadtests.servers import Servers
 from loadtests.session import Session, open_session, session_of
 from loadtests.steering import STEER, Steering
@@ -151,6 +152,7 @@ class Conductor:
                 self._tell()
                 for worker in self._lost():
                     collector.forget(worker)
+                gevent.sleep(BREATH_S)
                 collector.live_line(steering.users, steering.rate_at(collector.now_ns))
             at_s = collector.now_ns / 1e9
             if at_s >= plan.duration_s + plan.grace_s or (at_s >= plan.duration_s + settle_s and collector.drained):

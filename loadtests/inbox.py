@@ -35,7 +35,7 @@ class Answer(Protocol):
 
 class Inbox:
     """Reads a socket to the end of an answer. What comes up to the first token, and whatever may be an answer's end,
-    is taken at once.
+    is taken in the same turn of the loop.
     """
 
     def __init__(self, sock: gevent.socket.socket, answer: Answer) -> None:
@@ -44,7 +44,8 @@ class Inbox:
         self._kept: list[tuple[bytes, int]] = []
         self._begun = False
         self._between = False  # whether the last read ended between two events
-        self._watcher = gevent.get_hub().loop.io(sock.fileno(), _READABLE)
+        self._loop = gevent.get_hub().loop
+        self._watcher = self._loop.io(sock.fileno(), _READABLE)
         self._over = Event()
         self._error: Exception | None = None
 
@@ -92,7 +93,7 @@ class Inbox:
             return
         self._kept.append((data, at_ns))
         if not self._can_wait(data):
-            self.catch_up()
+            self._loop.run_callback(self.catch_up)  # once all sockets that have something have been read
 
     def _can_wait(self, data: bytes) -> bool:
         """Whether this read holds whole events and nothing that may be an answer's end."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import resource
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import gevent  # type: ignore[import-untyped]
@@ -23,11 +25,22 @@ from webapp.clock import now_ns
 from webapp.core.errors import StreamError
 from webapp.core.generator import Watch
 from webapp.core.loadplan import Plan
-from webapp.core.loadrecord import Record
 from webapp.core.loadstats import LoadStats
 
 SWEEP_S = 0.05
+LOOKS_AT_ONCE, ENDS_AT_ONCE = 64, 4  # about half a millisecond of work each
+BREATH_S = 0.001  # a pause in which sockets are read; gevent's sleep(0) only lets other greenlets run
 NS_PER_S = 1_000_000_000
+
+T = TypeVar("T")
+
+
+def gently(items: Iterable[T], at_once: int) -> Iterator[T]:
+    """Yield items with a breath after every `at_once` of them: what arrives meanwhile is to be read in time."""
+    for place, item in enumerate(items, 1):
+        yield item
+        if place % at_once == 0:
+            gevent.sleep(BREATH_S)
 
 
 class Registry:
@@ -50,6 +63,7 @@ class Registry:
         self.begun = 0
         self._users: dict[str, int] = {}
         self._slo = plan.limits()
+        self._ended: deque[tuple[Exchange, str, StreamError | None]] = deque()
         self._cpu_from: tuple[int, float] | None = None  # when the window began: ns of the clock, CPU time in s
         self._helpers: list[gevent.Greenlet] = []
         self._renew()
@@ -100,27 +114,25 @@ class Registry:
         self.begun += 1
         self.active.add(exchange)
 
-    def ended_one(self, exchange: Exchange, outcome: str, error: StreamError | None = None) -> Record:
-        """Count a request that ended, once, and return its record."""
+    def ended_one(self, exchange: Exchange, outcome: str, error: StreamError | None = None) -> None:
+        """Take a request that ended, once. It is counted a little later: many may end at the same instant, at which
+        others wait to be read."""
         self.active.discard(exchange)
-        news = self._news.setdefault(exchange.job.target.slug, Recent())
-        news.look(exchange)
-        record = exchange.record(self.t0_ns, outcome, error, text=self.plan.detail == "text")
-        self._stats.add(record)
-        news.end(exchange, record)
-        self._lines.append(orjson.dumps(record.as_data(self.plan.detail)))
-        return record
+        self._ended.append((exchange, outcome, error))
 
     # -- for the collector
 
     def take(self) -> dict[str, Any]:
         """Return everything counted since the last call, as plain data, and how things stand."""
+        for exchange in gently(list(self.active), LOOKS_AT_ONCE):
+            if exchange in self.active:  # it may have ended meanwhile
+                exchange.catch_up()
+                self._news_of(exchange).look(exchange)
+        while self._ended:
+            self._count(*self._ended.popleft())
         running: dict[str, list[int]] = {slug: [0, 0] for slug in self.plan.slugs}
         for exchange in self.active:
-            exchange.catch_up()
-            slug = exchange.job.target.slug
-            self._news.setdefault(slug, Recent()).look(exchange)
-            running.setdefault(slug, [0, 0])[exchange.marks.first_token is None] += 1
+            running.setdefault(exchange.job.target.slug, [0, 0])[exchange.marks.first_token is None] += 1
         taken = {
             "at_ns": now_ns() - self.t0_ns,
             "stats": self._stats.as_data(),
@@ -134,6 +146,17 @@ class Registry:
         }
         self._renew()
         return taken
+
+    def _count(self, exchange: Exchange, outcome: str, error: StreamError | None) -> None:
+        news = self._news_of(exchange)
+        news.look(exchange)
+        record = exchange.record(self.t0_ns, outcome, error, text=self.plan.detail == "text")
+        self._stats.add(record)
+        news.end(exchange, record)
+        self._lines.append(orjson.dumps(record.as_data(self.plan.detail)))
+
+    def _news_of(self, exchange: Exchange) -> Recent:
+        return self._news.setdefault(exchange.job.target.slug, Recent())
 
     def _renew(self) -> None:
         self._stats = LoadStats(self.plan.window, self._slo)
@@ -155,7 +178,8 @@ class Registry:
         return (cpu_s - from_s) / ((at_ns - from_ns) / NS_PER_S) if at_ns - from_ns > NS_PER_S else 0.0
 
     def _sweep(self) -> None:
-        """Measure what has arrived, end requests whose time is up, and see how late that comes, twenty times a second.
+        """Measure what has arrived, end requests whose time is up, count those that ended, and see how late that comes,
+        twenty times a second.
 
         A timer for each of these, or for each request, would wake the process more often than its tokens do.
         """
@@ -166,10 +190,13 @@ class Registry:
             if every_ns and at_ns >= storm_ns:
                 storm_ns += every_ns
                 self._storm()
-            for exchange in list(self.active):
+            for exchange in gently(list(self.active), LOOKS_AT_ONCE):
                 exchange.catch_up()
                 if exchange.socket is not None and not exchange.verdict and (why := exchange.expired(at_ns)):
                     exchange.cut(why)
+            for _ in gently(range(len(self._ended)), ENDS_AT_ONCE):
+                if self._ended:
+                    self._count(*self._ended.popleft())
 
     def _slept(self) -> int:
         """Sleep, count by how much that was too long, and return what time it is."""

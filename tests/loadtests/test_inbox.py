@@ -55,10 +55,11 @@ class Reading:
         self.far.close()
 
     def send(self, data: bytes) -> None:
-        """Send, and wait until it has been read."""
+        """Send, and wait until it has been read, and the turn of the loop is over in which it was."""
         before = len(self.inbox._kept) + len(self.answer.reads)
         self.far.sendall(data)
         until(lambda: len(self.inbox._kept) + len(self.answer.reads) > before)
+        gevent.sleep(0.001)
 
 
 def until(condition: Callable[[], bool]) -> None:
