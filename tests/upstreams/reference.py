@@ -195,7 +195,6 @@ class Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.sock: socket.socket = transport.get_extra_info("socket")._sock  # asyncio's own wrapper cannot peek
-        self.sock.setsockopt(socket.SOL_SOCKET, TIMESTAMPNS, 1)
 
     def write(self, data: bytes) -> None:
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
@@ -262,6 +261,8 @@ async def serve(host: str, port: int, plan: Plan) -> None:
     loop = asyncio.get_running_loop()
     server = Server(Ticker(loop), plan)
     listening = await loop.create_server(partial(Connection, server), host, port, backlog=4096)
+    for sock in listening.sockets:
+        sock.setsockopt(socket.SOL_SOCKET, TIMESTAMPNS, 1)  # connections inherit it, before their first byte
     gc.freeze()
     print(f"reference http://{host}:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
     await listening.serve_forever()
