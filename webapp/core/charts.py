@@ -27,6 +27,7 @@ SERIES_TITLES = {
 }
 DECADES = [10**power for power in range(-2, 7)]
 ANSWERS = {False: "measured", True: "not measurable"}
+FEW_USERS = 10  # on an axis that short each number gets a tick, and nothing between two does
 WIDTH, HEIGHT = 560, 220
 Spec = dict[str, Any]
 
@@ -141,8 +142,10 @@ def attainment_over_load(points: Iterable[Mapping[str, Any]], slugs: Sequence[st
         for point in points
         if point["attainment"] is not None
     ]
+    most = max((row["load"] for row in rows), default=0)
+    whole = {"values": list(range(most + 1))} if most <= FEW_USERS else {}
     encoding = {
-        "x": _axis("load", "users", axis={"tickMinStep": 1}),
+        "x": _axis("load", "users", axis={"tickMinStep": 1, **whole}),
         "y": _axis("attainment", "share of good answers", scale={"domain": [0, 1]}, axis={"format": "%"}),
         "color": _colour(slugs),
     }

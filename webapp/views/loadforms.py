@@ -27,7 +27,7 @@ FIRST_CHOSEN = 2  # backends, where nobody has chosen any yet
 KIND_WORDS = (
     ("run", "Steady load", "How fast is it while so many use it?"),
     ("search", "Search", "How many users does it serve well?"),
-    ("sweep", "Sweep", "What does more load cost each user?"),
+    ("sweep", "Sweep", "What does more load cost?"),
     ("ab", "A against B", "Which is faster, by how much?"),
 )
 MIX_LABELS = {
