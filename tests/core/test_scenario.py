@@ -64,10 +64,16 @@ def test_the_answer_before_stands_in_for_its_place_in_the_prompt():
     assert Step("Just ask. {other}").prompt_after("x") == "Just ask. {other}"
 
 
-def test_there_is_one_scenario_for_each_figure_on_keys_1_to_5():
+@pytest.mark.parametrize("key", [0, 10, "1", None, [1]])
+def test_a_key_that_no_keyboard_has_is_refused(key: Any):
+    with pytest.raises(ValueError, match="field 'key'"):
+        from_data({**DATA, "key": key})
+
+
+def test_the_scenarios_of_ours_are_on_keys_in_a_row_and_every_figure_has_one():
     scenarios = [load(path) for path in FILES]
-    assert sorted(scenario.figure for scenario in scenarios) == sorted(FIGURES)
-    assert sorted(scenario.key for scenario in scenarios) == [1, 2, 3, 4, 5]
+    assert {scenario.figure for scenario in scenarios} == set(FIGURES)
+    assert sorted(scenario.key for scenario in scenarios) == list(range(1, len(FILES) + 1))
     assert [path.stem for path in FILES] == [load(path).slug for path in FILES]
 
 

@@ -29,11 +29,6 @@ def scenario(slug: str) -> Scenario:
     return next(one for one in SCENARIOS if one.slug == slug)
 
 
-def test_there_is_a_scenario_on_each_of_five_keys() -> None:
-    assert sorted(one.key for one in SCENARIOS) == [1, 2, 3, 4, 5]
-    assert {one.figure for one in SCENARIOS} == {"chat", "caption_lag", "agent", "voice", "code"}
-
-
 @pytest.mark.parametrize("one", SCENARIOS, ids=lambda one: one.slug)
 def test_every_step_has_an_answer_of_its_own_that_fits(one: Scenario) -> None:
     answers = answers_of(one)

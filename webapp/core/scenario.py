@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 FIGURES = ("chat", "caption_lag", "agent", "voice", "code")
+KEYS = range(1, 10)
 PREVIOUS = "{previous}"
 
 
@@ -28,7 +29,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`figure` names the read-out it is about; `budget_ms` is the limit it is judged by, 0 for none."""
+    """`figure` names the read-out it is about; `budget_ms` is the limit it is judged by, 0 for none.
+
+    `key` is the number key that chooses it.
+    """
 
     slug: str
     key: int
@@ -50,6 +54,8 @@ def from_data(data: dict[str, Any]) -> Scenario:
         raise ValueError(f"missing field {sorted(missing)[0]!r}")
     if data["figure"] not in FIGURES:
         raise ValueError(f"field 'figure' is {data['figure']!r}; it wants one of {', '.join(FIGURES)}")
+    if data["key"] not in KEYS:
+        raise ValueError(f"field 'key' is {data['key']!r}; it wants a number from {KEYS[0]} to {KEYS[-1]}")
     if not data["steps"]:
         raise ValueError("field 'steps' is empty")
     try:
