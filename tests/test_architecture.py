@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 WEBAPP = ROOT / "webapp"
 SOURCES = sorted(WEBAPP.rglob("*.py"))
+LOAD_GENERATOR = sorted((ROOT / "loadtests").rglob("*.py"))
 TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
 SCRIPTS = sorted((ROOT / "static" / "js").rglob("*.js"))
 
@@ -93,6 +94,12 @@ def test_the_core_imports_the_standard_library_and_orjson_only(path: Path):
     roots = {name.split(".")[0] for name in imports(path)} - {"webapp"}
     assert roots <= sys.stdlib_module_names | {"orjson"}
     assert not roots & NOT_IN_CORE
+
+
+@pytest.mark.parametrize("path", LOAD_GENERATOR, ids=lambda path: path.name)
+def test_the_load_generator_knows_the_core_and_the_clock_only(path: Path):
+    ours = {name for name in imports(path) if name.startswith("webapp.")}
+    assert not {name for name in ours if not name.startswith(("webapp.core.", "webapp.clock."))}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from webapp.services.speed import kept
+from webapp.simulator.profile import load_all
 
 ROOT = Path(__file__).resolve().parent.parent
 README_ACCURACY = r"(?m)^\| (\d+) \| ([\d.]+ / [\d.]+ ms) \| ([\d.]+ / [\d.]+ ms) \|$"
@@ -36,3 +37,7 @@ def test_the_readme_states_the_accuracy_that_was_measured_last() -> None:
 def test_the_readmes_picture_is_there_and_small() -> None:
     (picture,) = re.findall(r"!\[.*?\]\((.*?)\)", (ROOT / "README.md").read_text())
     assert (ROOT / picture).stat().st_size <= 300_000
+
+
+def test_the_readme_counts_the_simulated_servers() -> None:
+    assert re.findall(r"(\d+) simulated servers", (ROOT / "README.md").read_text()) == [str(len(load_all()))]

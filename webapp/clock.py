@@ -1,4 +1,4 @@
-"""The web process's only monotonic clock. Lint forbids clock calls elsewhere."""
+"""The one monotonic clock of the web process and of the load generator. Lint forbids clock calls elsewhere."""
 
 from time import perf_counter_ns as now_ns
 
