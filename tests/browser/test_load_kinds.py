@@ -82,7 +82,7 @@ async def test_what_is_wrong_is_said_at_its_field_and_nothing_is_lost(stage: Sta
     await page.fill(".load-fields [name=title]", "Kept")
     await page.keyboard.press("Enter")
     await page.wait_for_selector("#problem-up_to")
-    assert await page.inner_text("#problem-up_to") == "Users at most: a whole number from 1 to 1,000."
+    assert await page.inner_text("#problem-up_to") == "Go up to: a whole number from 1 to 1,000."
     assert "needs an SLO" in await page.inner_text("#problem-slo")
     assert await page.evaluate("document.activeElement.name") == "up_to"
     assert await page.input_value(".load-fields [name=up_to]") == "many"

@@ -160,7 +160,7 @@ GOOD = {"backend": ["a"], "duration": "5"}
         ("slo", {"slo": "speed:1"}, "There is no SLO"),
         ("slo", {"kind": "search"}, "A search needs an SLO"),
         ("first", {"kind": "search", "first": "0"}, "from 1 to 1,000"),
-        ("up_to", {"kind": "search", "first": "9", "up_to": "8"}, "no fewer than the first"),
+        ("up_to", {"kind": "search", "first": "9", "up_to": "8"}, "no fewer users"),
         ("step", {"kind": "sweep", "step": "soon"}, "from 0.5 to 3,600"),
         ("loads", {"kind": "sweep", "loads": "1, two"}, "such as 1, 2, 4, 8"),
         ("loads", {"kind": "sweep", "loads": "0.5"}, "numbers of users"),

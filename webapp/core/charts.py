@@ -143,7 +143,7 @@ def attainment_over_load(points: Iterable[Mapping[str, Any]], slugs: Sequence[st
         if point["attainment"] is not None
     ]
     most = max((row["load"] for row in rows), default=0)
-    whole = {"values": list(range(most + 1))} if most <= FEW_USERS else {}
+    whole = {"values": list(range(most + 1)), "format": "d"} if most <= FEW_USERS else {}
     encoding = {
         "x": _axis("load", "users", axis={"tickMinStep": 1, **whole}),
         "y": _axis("attainment", "share of good answers", scale={"domain": [0, 1]}, axis={"format": "%"}),

@@ -68,8 +68,8 @@ class LoadForm(forms.Form):
     users = _number("Users", 0, CAPS.users, whole=True)
     rate = _number("Requests per second", 0.01, CAPS.rate)
     cv = _number("Burstiness", 0.05, 20)
-    first = _number("First users", 1, CAPS.users, whole=True)
-    up_to = _number("Users at most", 1, CAPS.users, whole=True)
+    first = _number("Begin with", 1, CAPS.users, whole=True)
+    up_to = _number("Go up to", 1, CAPS.users, whole=True)
     loads = forms.CharField(required=False)
     duration = _number("Seconds", 0.5, CAPS.duration_s)
     step = _number("Seconds of each run", 0.5, CAPS.duration_s)
@@ -136,7 +136,7 @@ class LoadForm(forms.Form):
             self.add_error(None, forms.ValidationError(f"A load run needs 1 to {MOST_BACKENDS} backends.", "backend"))
             return
         if values.get("first", 0) > values.get("up_to", CAPS.users):
-            self.add_error("up_to", "Users at most: no fewer than the first users.")
+            self.add_error("up_to", "Go up to: no fewer users than to begin with.")
         for name, most in (("users", CAPS.users), ("rate", CAPS.rate)):
             if values.get(name, 0) * count > most:
                 what = "users" if name == "users" else "requests per second"
