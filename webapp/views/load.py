@@ -30,6 +30,7 @@ from webapp.views import loadcontexts as contexts
 from webapp.views.backends import is_operator
 from webapp.views.contexts import definitions
 from webapp.views.loadforms import values_of
+from webapp.views.loadwords import steers
 
 PER_PAGE = MOST_TICKED = 20
 FILES = {"summary.json": "application/json", "requests.jsonl": "application/x-ndjson",
@@ -133,7 +134,7 @@ def steer(request: HttpRequest, run_id: str) -> HttpResponse:
     except Refusal as refused:
         return JsonResponse({"error": str(refused)}, status=400)
     run = _run(run_id)
-    if run.state == LoadRun.State.RUNNING and not contexts.steers(run):
+    if run.state == LoadRun.State.RUNNING and not steers(run):
         return JsonResponse({"error": "The load of this run cannot be changed while it goes on."}, status=409)
     if not load.steer(run.id, wish):
         return JsonResponse({"error": "This load run is not going on any more."}, status=409)

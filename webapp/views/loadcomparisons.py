@@ -12,7 +12,7 @@ from webapp.core.loadsummary import load_words
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.views import loadcontexts as contexts
-from webapp.views.loadcontexts import signed, time_words
+from webapp.views.loadwords import signed, time_words
 from webapp.views.words import NA
 
 COMPARED = (("ttft", 50), ("ttft", 95), ("icl", 95), ("e2e", 50))

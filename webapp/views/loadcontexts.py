@@ -9,14 +9,13 @@ from django.urls import reverse
 
 from webapp.core.charts import Spec
 from webapp.core.loadplan import CAPS, SERIES
-from webapp.core.loadsummary import COMPLETE, load_words, rates, series_words, span
+from webapp.core.loadsummary import COMPLETE, rates, span
 from webapp.core.stats import ENOUGH_FOR
-from webapp.core.verdict import duration
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.services import loadreport
-from webapp.services.runs import LETTERS
-from webapp.views.words import count_text, time_text
+from webapp.views.loadwords import TITLES, kind_of, steers, targets, time_words, title_of, words
+from webapp.views.words import count_text
 
 PERCENTS = tuple(ENOUGH_FOR)
 FIGURES = (
@@ -28,7 +27,6 @@ FIGURES = (
 )  # in a summary, in words, and in the definitions
 WIRES = {"sse": "the machine wire (/v1)", "ws": "the page's socket", "direct": "the backends' own URLs"}
 GROWING = "growing"  # the name of the chart of a search or a sweep that goes on
-TITLES = {"search": "How many users?", "sweep": "Throughput against interactivity", "ab": "A against B"}
 LEAST_MOST_RATE = 20.0  # requests per second: how far up a slider goes at least
 VERDICT_LEVELS = {0: "good", 1: "bad", 3: "bad", 4: "unknown"}
 
@@ -59,54 +57,6 @@ def live(run: LoadRun) -> dict[str, Any]:
         "stop_url": reverse("load-stop", args=[run.id]),
         "words": words(run),
     }
-
-
-def words(run: LoadRun) -> str:
-    """Say how a run loads, or has loaded, its backends: one load, or several after each other."""
-    tried = [] if run.state == LoadRun.State.RUNNING else sorted(tried_loads(run))
-    return series_words(run.plan, tried) if tried else load_words(run.plan)
-
-
-def kind_of(run: LoadRun) -> str:
-    """Return what a run is to find out: one of loadplan.KINDS."""
-    return str(run.plan.get("kind", "run"))
-
-
-def title_of(run: LoadRun) -> str:
-    """Return the title that somebody gave a run, else what it asks, else its load."""
-    itself = kind_of(run) == "ab" and any("#" in slug for slug in run.backends)
-    asked = "A against itself" if itself else TITLES.get(kind_of(run))
-    return run.title or asked or words(run).capitalize()
-
-
-def tried_loads(run: LoadRun) -> set[float]:
-    """Return the loads of a sweep or a search, nothing for a single run."""
-    search = run.summary.get("search", {})
-    steps = [step for entry in search.values() for step in entry["steps"]] or run.summary.get("sweep", [])
-    return {step["load"] for step in steps}
-
-
-def targets(run: LoadRun) -> list[dict[str, str]]:
-    """Return a run's backends with their letters."""
-    found = run.plan.get("targets", [])
-    return [
-        {
-            "slug": target["slug"],
-            "label": target.get("label") or target["slug"],
-            "badge": target.get("badge", ""),
-            "letter": LETTERS[place % len(LETTERS)],
-        }
-        for place, target in enumerate(found)
-    ]
-
-
-def steers(run: LoadRun) -> str:
-    """Return what of a running load can be changed: "users", "rate" or "" for nothing."""
-    if kind_of(run) in SERIES:
-        return ""
-    if run.mode == "rate":
-        return "rate" if run.plan.get("schedule", {}).get("rates") else ""
-    return "users" if run.mode == "users" else ""
 
 
 def row(run: LoadRun) -> dict[str, Any]:
@@ -309,12 +259,3 @@ def _settings(run: LoadRun) -> list[tuple[str, str]]:
     shown = [(name, plan[name]) for name in ("seed", "workers", "turns", "warmup_s", "cooldown_s", "ramp_s", "grace_s")
              if name in plan]  # fmt: skip
     return [(name.replace("_s", ", s").replace("_", " "), f"{value:g}") for name, value in [*shown, *behaviour]]
-
-
-def signed(ms: float) -> str:
-    """Return a difference with its sign, "+1.2 ms"."""
-    return f"{'+' if ms >= 0 else '−'}{duration(abs(ms))}"
-
-
-def time_words(ms: float | None) -> str:
-    return " ".join(time_text(ms)).strip()

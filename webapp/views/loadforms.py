@@ -19,7 +19,8 @@ from webapp.core.slo import PRESETS
 from webapp.models import Backend, LoadRun
 from webapp.services.loadplans import Refusal, Wishes
 from webapp.services.scenarios import scenarios
-from webapp.views.loadcontexts import WIRES, kind_of
+from webapp.views.loadcontexts import WIRES
+from webapp.views.loadwords import kind_of
 
 DRAWER_WARMUP_S = 2.0
 MOST_BACKENDS = 8

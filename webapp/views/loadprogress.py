@@ -14,7 +14,7 @@ from webapp.core.generator import VALID
 from webapp.core.slo import parse, wilson
 from webapp.models import LoadRun
 from webapp.services import load
-from webapp.views.loadcontexts import kind_of, signed, targets, time_words
+from webapp.views.loadwords import kind_of, signed, targets, time_words
 from webapp.views.words import NA, count_text
 
 PAIRED = {"ttft": ("TTFT", "ttft"), "tpot": ("TPOT", "tpot"), "e2e": ("Whole answer", "e2e")}

@@ -1,0 +1,69 @@
+"""Load runs in words: what kind one is, what it is called, how it loads which backends, times as people read them."""
+
+from __future__ import annotations
+
+from webapp.core.loadplan import SERIES
+from webapp.core.loadsummary import load_words, series_words
+from webapp.core.verdict import duration
+from webapp.models import LoadRun
+from webapp.services.runs import LETTERS
+from webapp.views.words import time_text
+
+TITLES = {"search": "How many users?", "sweep": "Throughput against interactivity", "ab": "A against B"}
+
+
+def words(run: LoadRun) -> str:
+    """Say how a run loads, or has loaded, its backends: one load, or several after each other."""
+    tried = [] if run.state == LoadRun.State.RUNNING else sorted(tried_loads(run))
+    return series_words(run.plan, tried) if tried else load_words(run.plan)
+
+
+def kind_of(run: LoadRun) -> str:
+    """Return what a run is to find out: one of loadplan.KINDS."""
+    return str(run.plan.get("kind", "run"))
+
+
+def title_of(run: LoadRun) -> str:
+    """Return the title that somebody gave a run, else what it asks, else its load."""
+    itself = kind_of(run) == "ab" and any("#" in slug for slug in run.backends)
+    asked = "A against itself" if itself else TITLES.get(kind_of(run))
+    return run.title or asked or words(run).capitalize()
+
+
+def tried_loads(run: LoadRun) -> set[float]:
+    """Return the loads of a sweep or a search, nothing for a single run."""
+    search = run.summary.get("search", {})
+    steps = [step for entry in search.values() for step in entry["steps"]] or run.summary.get("sweep", [])
+    return {step["load"] for step in steps}
+
+
+def targets(run: LoadRun) -> list[dict[str, str]]:
+    """Return a run's backends with their letters."""
+    found = run.plan.get("targets", [])
+    return [
+        {
+            "slug": target["slug"],
+            "label": target.get("label") or target["slug"],
+            "badge": target.get("badge", ""),
+            "letter": LETTERS[place % len(LETTERS)],
+        }
+        for place, target in enumerate(found)
+    ]
+
+
+def steers(run: LoadRun) -> str:
+    """Return what of a running load can be changed: "users", "rate" or "" for nothing."""
+    if kind_of(run) in SERIES:
+        return ""
+    if run.mode == "rate":
+        return "rate" if run.plan.get("schedule", {}).get("rates") else ""
+    return "users" if run.mode == "users" else ""
+
+
+def signed(ms: float) -> str:
+    """Return a difference with its sign, "+1.2 ms"."""
+    return f"{'+' if ms >= 0 else '−'}{duration(abs(ms))}"
+
+
+def time_words(ms: float | None) -> str:
+    return " ".join(time_text(ms)).strip()
