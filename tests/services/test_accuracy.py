@@ -13,5 +13,15 @@ def test_the_kept_report_is_what_the_simulator_predicts_today() -> None:
     found = {table["table"]: table for table in report(None)["tables"]}
     assert [table["table"] for table in kept()["tables"]] == list(found)
     for table in kept()["tables"]:
-        predicted = [point["predicted"] for point in found[table["table"]]["points"]]
+        fresh = found[table["table"]]
+        predicted = [point["predicted"] for point in fresh["points"]]
         assert [point["predicted"] for point in table["points"]] == pytest.approx(predicted, rel=1e-6)
+        for name in ("n", "mape", "median_ape"):
+            assert table[name] == pytest.approx(fresh[name], rel=1e-6)
+
+
+def test_the_number_beside_a_mean_error_is_that_of_the_points_that_it_is_the_mean_of() -> None:
+    for table in report(None)["tables"]:
+        leading = [abs(point["error"]) for point in table["points"] if point["unit"] == table["points"][0]["unit"]]
+        assert table["n"] == len(leading)
+        assert table["mape"] == pytest.approx(sum(leading) / len(leading))

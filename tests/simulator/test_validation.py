@@ -75,7 +75,7 @@ def tables() -> dict[str, Result]:
     ],
 )
 def test_each_published_time_per_token_is_met(tables: dict[str, Result], slug: str, points: int, bound: float) -> None:
-    errors = tables[slug].errors(tables[slug].points[0].unit)
+    errors = tables[slug].errors
     assert len(errors) == points
     assert max(errors) <= bound
 

@@ -14,9 +14,8 @@ README = Path(__file__).parents[2] / "README.md"
 
 def cells(table: Mapping[str, Any]) -> str:
     firsts = [abs(point["error"]) for point in table["points"] if point["unit"] == "ms to first token"]
-    leading = [point for point in table["points"] if point["unit"] == table["points"][0]["unit"]]
     target = "–" if table["target"] is None else f"{table['target']:.0%}".replace("%", " %")
-    return " | ".join([str(len(leading)), percent(table["mape"]), percent(fmean(firsts) if firsts else None), target])
+    return " | ".join([str(table["n"]), percent(table["mape"]), percent(fmean(firsts) if firsts else None), target])
 
 
 def percent(value: float | None) -> str:

@@ -50,17 +50,20 @@ class Result:
     points: tuple[Point, ...]
     compared: tuple[Compared, ...] = ()  # the rows measured in a closed loop
 
-    def errors(self, unit: str) -> list[float]:
-        return [abs(point.error) for point in self.points if point.unit == unit]
+    @property
+    def errors(self) -> list[float]:
+        """Absolute errors of the leading unit, that of the first point; 0.01 is 1 %."""
+        return [abs(point.error) for point in self.points if point.unit == self.points[0].unit]
 
     @property
     def mape(self) -> float:
-        """Mean error of the leading unit, that of the first point."""
-        return fmean(self.errors(self.points[0].unit))
+        """Mean of `errors`."""
+        return fmean(self.errors)
 
     @property
     def median_ape(self) -> float:
-        return median(self.errors(self.points[0].unit))
+        """Median of `errors`."""
+        return median(self.errors)
 
     @property
     def met(self) -> bool:

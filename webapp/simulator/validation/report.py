@@ -68,7 +68,7 @@ def _table(table: Result) -> dict[str, Any]:
         "date": table.date,
         "profile": table.profile,
         "fitted": table.fitted,
-        "n": len(table.points),
+        "n": len(table.errors),
         "mape": table.mape,
         "median_ape": table.median_ape,
         "target": table.target,
