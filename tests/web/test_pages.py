@@ -119,6 +119,7 @@ def test_every_address_carries_the_security_headers(path: str, live_app: LiveApp
     policy = dict(part.split(" ", 1) for part in reply.headers["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == "'none'"
     assert "unsafe" not in " ".join(policy.values())
+    assert "data:" not in " ".join(policy.values())
 
 
 @pytest.mark.parametrize(
