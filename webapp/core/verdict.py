@@ -39,6 +39,8 @@ class LaneResult:
 
 @dataclass(frozen=True, slots=True)
 class Warn:
+    """A reason why a comparison may not have been fair: two or three words for the page, and one sentence."""
+
     short: str
     detail: str
 
