@@ -1,4 +1,4 @@
-"""Faults in the answer's HTTP: refusals, wrong types, silence, early ends. Numbered as in the fault table."""
+"""Faults in the answer's HTTP: refusals, wrong types, silence, early ends. What each comes to stands in `expected`."""
 
 from __future__ import annotations
 

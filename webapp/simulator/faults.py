@@ -1,8 +1,9 @@
 """Ways in which a real server goes wrong or differs, to be asked for by name. Pure: a table.
 
 A request asks for one with a suffix of the model (`wse3-gpt-oss-120b+stall`) or the header `X-Fault`. The names
-`u4` to `u34` are the numbers of the project's table of upstream faults; a case that no server can act out (u1 a closed
-port, u2 a name that does not resolve, u3 a certificate, u31 the client's own clock) has no row here.
+`u4` to `u34` are the numbers of tests/upstreams, whose `expected` says what a turn against each must come to; a case
+that no server can act out (u1 a closed port, u2 a name that does not resolve, u3 a certificate, u31 the client's own
+clock) has no row here.
 """
 
 from collections.abc import Mapping

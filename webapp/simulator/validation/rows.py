@@ -39,7 +39,7 @@ class BadRow(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured configuration. `serving` has no time per layer yet: that is what a fit adds."""
+    """One measured configuration and its load. What it was served with is `serving_of` it, given a time per layer."""
 
     model: str  # names of ours
     system: str
