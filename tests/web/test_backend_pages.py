@@ -231,3 +231,9 @@ def test_a_form_without_its_token_is_refused_on_a_page_of_ours(rows: None) -> No
     refused = Client(enforce_csrf_checks=True).post("/backends/add/", GOOD).content.decode()
     assert "Reload the page you came from" in refused
     assert "css/tokens.css" in refused
+
+
+def test_where_a_key_lies_is_told_to_the_operator_only(rows: None) -> None:
+    Backend.objects.create(**GOOD, key_ref="file:/home/somebody/key")
+    assert "/home/somebody/key" in Client().get("/backends/").content.decode()
+    assert "/home/somebody/key" not in Client(REMOTE_ADDR="10.0.0.5").get("/backends/").content.decode()
