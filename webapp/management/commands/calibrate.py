@@ -17,8 +17,8 @@ from django.core.management.base import BaseCommand, CommandError
 from webapp import queries
 from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec, PromptSpec
-from webapp.management.commands.compare import simulator_for
 from webapp.models import Backend
+from webapp.services.children import NotStarted, simulator_for
 from webapp.services.turns import LiveTurn, run_turn
 from webapp.services.upstreams import upstreams
 from webapp.simulator.calibrate import LONG, MANY, SHORT, Fit, Forecast, Probe, forecast, solve
@@ -81,8 +81,11 @@ class Command(BaseCommand):
             long_tokens=_from(options, "long_tokens", 500, 200_000),
             output_tokens=_from(options, "tokens", 20, 4096),
         )
-        with simulator_for([queries.spec_of(backend)]) as (spec,):
-            probes = asyncio.run(_measure(spec, plan, self.stdout.write))
+        try:
+            with simulator_for([queries.spec_of(backend)]) as (spec,):
+                probes = asyncio.run(_measure(spec, plan, self.stdout.write))
+        except NotStarted as problem:
+            raise CommandError(str(problem)) from None
         fit = solve(start, probes)
         beyond = forecast(fit, probes)
         text = _text(backend, known, fit, probes, beyond)

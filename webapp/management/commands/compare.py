@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import subprocess
-import sys
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from webapp import queries
@@ -22,6 +14,7 @@ from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec
 from webapp.core.verdict import duration
 from webapp.forms import MAX_OUTPUT_TOKENS, MAX_PROMPT_CHARS
+from webapp.services.children import NotStarted, simulator_for
 from webapp.services.lanes import Lane
 from webapp.services.runs import LETTERS, Ask, Run, entries_for, truth_of
 from webapp.services.upstreams import upstreams
@@ -45,9 +38,12 @@ class Command(BaseCommand):
         rows = [_known(slug) for slug in options["backend"]]
         if not 1 <= options["repeat"] <= 1000:
             raise CommandError("--repeat wants a number from 1 to 1000.")
-        with simulator_for([queries.spec_of(row) for row in rows]) as specs:
-            lanes = list(zip(specs, [row.source for row in rows], strict=True))
-            runs = asyncio.run(_compare(ask, lanes, options["repeat"]))
+        try:
+            with simulator_for([queries.spec_of(row) for row in rows]) as specs:
+                lanes = list(zip(specs, [row.source for row in rows], strict=True))
+                runs = asyncio.run(_compare(ask, lanes, options["repeat"]))
+        except NotStarted as problem:
+            raise CommandError(str(problem)) from None
         if not writer.flush(FLUSH_S):
             self.stderr.write("The runs could not be saved: the database is locked or not writable.")
         if options["json"]:
@@ -116,35 +112,6 @@ def _described_lane(lane: Lane) -> dict[str, Any]:
         "reasoning": "".join(delta.text for delta in turn.meter.deltas if delta.kind == "reasoning"),
         "text": turn.text,
     }
-
-
-@contextmanager
-def simulator_for(specs: list[BackendSpec]) -> Iterator[list[BackendSpec]]:
-    """Yield `specs` with a simulator that answers: the running demo's, else one of our own for the while."""
-    ours = [spec for spec in specs if spec.base_url == settings.SIMULATOR_URL]
-    if not ours or _listens(settings.SIMULATOR_URL):
-        yield specs
-        return
-    command = [sys.executable, "-m", "webapp.simulator", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=settings.BASE_DIR)  # noqa: S603
-    try:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip().rpartition(" ")[2]
-        if not address.startswith("http"):
-            raise CommandError("The simulator could not be started; try: manage.py simulate")
-        yield [replace(spec, base_url=f"{address}/v1") if spec in ours else spec for spec in specs]
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _listens(url: str) -> bool:
-    parts = urlsplit(url)
-    try:
-        socket.create_connection((parts.hostname or "", parts.port or 80), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 async def _compare(ask: Ask, lanes: list[tuple[BackendSpec, str]], repeat: int) -> list[Run]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
@@ -11,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import urllib.request
 import webbrowser
 from typing import Any
 
@@ -22,10 +20,9 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from webapp.services.backends import seed
+from webapp.services.children import answers, app_url, end, start
 
-PR_SET_PDEATHSIG = 1
 READY_S = 20.0
-END_S = 5.0
 LOOK_S = 0.05
 
 
@@ -43,9 +40,10 @@ class Command(BaseCommand):
         ended = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
+        quiet = subprocess.DEVNULL
         processes = [
-            _start([sys.executable, "-m", "webapp.simulator", "--port", str(settings.SIM_PORT)]),
-            _start([sys.executable, "manage.py", "serve", "--host", settings.HOST, "--port", str(settings.PORT)]),
+            start([sys.executable, "-m", "webapp.simulator", "--port", str(settings.SIM_PORT)], quiet),
+            start([sys.executable, "manage.py", "serve", "--host", settings.HOST, "--port", str(settings.PORT)], quiet),
         ]
         try:
             self._wait_until_ready(processes, ended)
@@ -56,26 +54,20 @@ class Command(BaseCommand):
         finally:
             _end(processes)
 
-    def _wait_until_ready(self, processes: list[subprocess.Popen[bytes]], ended: threading.Event) -> None:
-        urls = [f"http://127.0.0.1:{settings.SIM_PORT}/healthz", f"{address()}/healthz"]
+    def _wait_until_ready(self, processes: list[subprocess.Popen[str]], ended: threading.Event) -> None:
+        urls = [f"http://127.0.0.1:{settings.SIM_PORT}/healthz", f"{app_url()}/healthz"]
         for _ in range(round(READY_S / LOOK_S)):
             _check_alive(processes)
-            if all(map(_answers, urls)) or ended.wait(LOOK_S):
+            if all(map(answers, urls)) or ended.wait(LOOK_S):
                 return
         raise CommandError(f"The demo did not answer within {READY_S:.0f} s; look at the messages above.")
 
     def _announce(self, open_browser: bool) -> None:
-        self.stdout.write(f"\n  Splitsecond is ready: {address()}/\n\n  Ctrl-C ends it.\n")
+        self.stdout.write(f"\n  Splitsecond is ready: {app_url()}/\n\n  Ctrl-C ends it.\n")
         self.stdout.flush()
         has_display = any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))) or sys.platform == "darwin"
         if open_browser and has_display:
-            webbrowser.open(f"{address()}/")
-
-
-def address() -> str:
-    """Return the web app's address as a browser on this machine reaches it."""
-    host = "127.0.0.1" if settings.HOST in ("0.0.0.0", "::", "") else settings.HOST  # noqa: S104 (compared)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.PORT}"
+            webbrowser.open(f"{app_url()}/")
 
 
 def _must_be_free(host: str, port: int, name: str) -> None:
@@ -108,42 +100,13 @@ def _prepare_database() -> None:
         connection.close()
 
 
-def _start(command: list[str]) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C reaches this supervisor only, which then ends both in order.
-    return subprocess.Popen(  # noqa: S603
-        command,
-        cwd=settings.BASE_DIR,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-    )
-
-
-def _die_with_parent() -> None:
-    """In the child: have the kernel send SIGTERM when the supervisor is gone, however it went (prctl(2))."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _check_alive(processes: list[subprocess.Popen[bytes]]) -> None:
+def _check_alive(processes: list[subprocess.Popen[str]]) -> None:
     for process in processes:
         if process.poll() is not None:
             raise CommandError(f"A part of the demo ended by itself (exit code {process.returncode}); see above.")
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310 (loopback, from settings)
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+def _end(processes: list[subprocess.Popen[str]]) -> None:
     for process in reversed(processes):  # the web app first: its rows are finished before its backends go
         if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
