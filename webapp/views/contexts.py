@@ -44,7 +44,7 @@ def app_version() -> str:
 
 
 def health() -> dict[str, str]:
-    """Return the host's state as the page's dot shows it."""
+    """Return the state of this process as the page's dot shows it: whether rows are being saved."""
     if writer.delayed:
         return {"state": "busy", "text": "saving delayed"}
     return {"state": "ok", "text": "host healthy"}
