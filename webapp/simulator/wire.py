@@ -16,12 +16,12 @@ from webapp.simulator.faults import FAULTS
 from webapp.simulator.profile import Profile
 from webapp.simulator.reply import Chunk, Reply
 from webapp.simulator.request import Asked, BadRequest
-from webapp.simulator.request_fields import CHAT
+from webapp.simulator.request_fields import CHAT, TEXT
 
 DONE = b"data: [DONE]\n\n"
 
-_OBJECTS = {CHAT: ("chat.completion", "chat.completion.chunk"), "text": ("text_completion", "text_completion")}
-_IDS = {CHAT: "chatcmpl", "text": "cmpl"}
+_OBJECTS = {CHAT: ("chat.completion", "chat.completion.chunk"), TEXT: ("text_completion", "text_completion")}
+_IDS = {CHAT: "chatcmpl", TEXT: "cmpl"}
 
 
 @dataclass(frozen=True, slots=True)
