@@ -1,7 +1,8 @@
 """One socket's view of an arena: what it has been sent, and everything that is new since.
 
-A follower holds positions, not messages: it looks at the arena and sends the difference, text at most once per
-display frame, read-outs at most five times a second. However slow its socket is, nothing piles up and no lane waits.
+A follower holds positions, not messages: it looks at the arena and sends the difference, text at most twice per
+display frame (it then waits half as long for its frame), read-outs at most five times a second. However slow its
+socket is, nothing piles up and no lane waits.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from webapp.services.lanes import Lane, Reader
 from webapp.views import contexts
 from webapp.views.readouts import readout
 
-FRAME_S = 0.016
-REST_S = 0.008  # at least, from the end of one frame's work to the next: other sockets want their turn too
+FRAME_S = 0.008
+REST_S = 0.004  # at least, from the end of one frame's work to the next: other sockets want their turn too
 READOUT_NS = 200_000_000
 MOST_DELTAS = 500  # in one frame: about 20 kB
 FIGURES_ON_WIRE = ("ttft_ms", "ttfo_ms", "tpot_ms", "e2e_ms", "output_tokens", "tokens_source", "tok_s")
