@@ -43,8 +43,13 @@ class Load(NamedTuple):
 class Costs(Protocol):
     """A law of step times."""
 
-    kv_capacity: float
-    slots: int  # prompts and decoding sequences side by side; 0: prompts share the step's one budget, in order
+    @property
+    def kv_capacity(self) -> float:
+        """Tokens that the KV cache holds."""
+
+    @property
+    def slots(self) -> int:
+        """Prompts and decoding sequences side by side; 0: prompts share the step's one budget, in order."""
 
     def budget(self, sequences: int, first_left: int, step: int) -> int:
         """Return how many prompt tokens the step may take beside `sequences` decoding ones; with slots, of each."""
@@ -53,7 +58,7 @@ class Costs(Protocol):
         """Return the step's time in its parts."""
 
 
-def costs_of(serving: Serving) -> "BandwidthCosts | LatencyCosts":
+def costs_of(serving: Serving) -> Costs:
     """Return the law that the serving's machine obeys."""
     if serving.machine.kind == "latency":
         return LatencyCosts.of(serving)
