@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,13 @@ def end_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit(1)
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def main() -> None:
@@ -39,7 +47,9 @@ def main() -> None:
     arguments = ["--headless", "--users", str(users), "--spawn-rate", f"{max(0.1, min(100.0, rate)):g}"]
     arguments += ["--only-summary", "--exit-code-on-error", "0", "--loglevel", "INFO"]
     if plan.workers > 1:
+        port = str(free_port())  # of its own: workers of two runs at once would mix on Locust's usual one
         arguments += ["--processes", str(plan.workers), "--master-bind-host", "127.0.0.1"]
+        arguments += ["--master-bind-port", port, "--master-port", port]
     sys.argv = ["locust", "-f", str(Path(__file__).with_name("locustfile.py")), *arguments]
     run: Callable[[], None] = locust.main.main
     run()

@@ -18,7 +18,7 @@ from loadtests.exchange import Exchange, Job
 from loadtests.registry import Registry
 from tests.live import ROOT, free_port
 from tests.loadtests.conftest import Reference
-from tests.loadtests.generator import END_S, Results, plan, prepare
+from tests.loadtests.generator import END_S, Results, plan, prepare, start
 from webapp.clock import now_ns
 from webapp.core.loadplan import Plan, Target
 from webapp.core.mixes import Question
@@ -116,6 +116,22 @@ def test_a_master_and_two_workers_walk_one_schedule(tmp_path: Path, reference: R
     first_us = [record["marks_us"]["first_token"] - record["marks_us"]["sent"] for record in records]
     assert block["ttft_ms"]["n"] == len(first_us)
     assert block["ttft_ms"]["mean"] == pytest.approx(sum(first_us) / len(first_us) / 1000, abs=0.002)
+
+
+def test_two_runs_of_several_processes_at_once_do_not_mix(tmp_path: Path, reference: Reference) -> None:
+    models = ("ref-500x5+7ms", "ref-500x5+8ms")
+    parameters = [plan(("ref", reference.url, model), users=2, mix="fixed:20/5", workers=2) for model in models]
+    processes = [start(tmp_path / model, each) for model, each in zip(models, parameters, strict=True)]
+    try:
+        codes = [process.wait(END_S) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for model, code in zip(models, codes, strict=True):
+        results = Results(tmp_path / model, code)
+        assert results.code in (0, 4), results.log
+        assert len(results.records) == len(reference.streams(model)) > 4
 
 
 def test_workers_keep_the_caps_together(tmp_path: Path, reference: Reference) -> None:
