@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from webapp.views import backends, load, loadhelp, pages, runs
+from webapp.views import backends, load, loadhelp, operator, pages, runs
 
 urlpatterns = [
     path("", pages.arena, name="arena"),
@@ -16,7 +16,7 @@ urlpatterns = [
     path("runs/<slug:comparison_id>/<slug:turn_id>/keep/", runs.keep, name="keep"),
     path("backends/", backends.index, name="backends"),
     path("backends/add/", backends.add, name="backend-add"),
-    path("backends/unlock/", backends.unlock, name="unlock"),
+    path("backends/unlock/", operator.unlock, name="unlock"),
     path("backends/<slug:slug>/edit/", backends.edit, name="backend-edit"),
     path("backends/<slug:slug>/test/", backends.test, name="backend-test"),
     path("backends/<slug:slug>/remove/", backends.remove, name="backend-remove"),

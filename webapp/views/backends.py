@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Callable
-from functools import wraps
-from ipaddress import ip_address
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -22,36 +17,9 @@ from webapp.forms import BackendForm
 from webapp.models import Backend
 from webapp.services import backends
 from webapp.services.database import in_thread
+from webapp.views.operator import is_operator, operator_only
 
-COOKIE = "operator"
-COOKIE_S = 12 * 3600
-PROXY_HEADERS = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
-View = Callable[..., Any]
-
-
-def is_operator(request: HttpRequest) -> bool:
-    """Return whether this browser may change backends.
-
-    With OPERATOR_TOKEN set: after it was entered once. Without: from this machine only, and not through a proxy,
-    behind which everybody seems to be on this machine.
-    """
-    if settings.OPERATOR_TOKEN:
-        return request.get_signed_cookie(COOKIE, default="", salt=settings.OPERATOR_TOKEN, max_age=COOKIE_S) == "yes"
-    proxied = any(name in request.headers for name in PROXY_HEADERS)
-    try:
-        return not proxied and ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
-    except ValueError:
-        return False
-
-
-def operator_only(view: View) -> View:
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        if not is_operator(request):
-            raise PermissionDenied("Only the operator may change backends; see the help page.")
-        return view(request, *args, **kwargs)
-
-    return markcoroutinefunction(guarded) if iscoroutinefunction(view) else guarded
+may_change = operator_only("change backends")
 
 
 @require_safe
@@ -66,33 +34,20 @@ def index(request: HttpRequest) -> HttpResponse:
     return render(request, "backends/list.html", context)
 
 
-@require_POST
-def unlock(request: HttpRequest) -> HttpResponse:
-    """Let this browser change backends once it has shown the operator's token."""
-    given = request.POST.get("token", "")
-    if not settings.OPERATOR_TOKEN or not hmac.compare_digest(given.encode(), settings.OPERATOR_TOKEN.encode()):
-        raise PermissionDenied("That is not the operator's token.")
-    response = redirect("backends")
-    # Salted with the token: a new token ends what the old one had opened.
-    options: dict[str, Any] = {"httponly": True, "samesite": "Strict", "secure": settings.HTTPS}
-    response.set_signed_cookie(COOKIE, "yes", salt=settings.OPERATOR_TOKEN, max_age=COOKIE_S, **options)
-    return response
-
-
 @require_http_methods(["GET", "POST"])
-@operator_only
+@may_change
 def add(request: HttpRequest) -> HttpResponse:
     return _edit(request, Backend(), "Add a backend", reverse("backend-add"))
 
 
 @require_http_methods(["GET", "POST"])
-@operator_only
+@may_change
 def edit(request: HttpRequest, slug: str) -> HttpResponse:
     return _edit(request, _backend(slug), f"Edit {slug}", reverse("backend-edit", args=[slug]))
 
 
 @require_POST
-@operator_only
+@may_change
 async def test(request: HttpRequest, slug: str) -> HttpResponse:
     """Send the backend one real request and show what it found."""
     backend = await in_thread(_backend, slug)
@@ -108,7 +63,7 @@ async def test(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @require_POST
-@operator_only
+@may_change
 def remove(request: HttpRequest, slug: str) -> HttpResponse:
     if not backends.remove(slug):
         raise Http404("There is no such backend.")

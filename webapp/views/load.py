@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
@@ -27,28 +25,16 @@ from webapp.services.database import in_thread
 from webapp.services.loadplans import Refusal, Where
 from webapp.views import loadcomparisons, loadforms, loadprogress
 from webapp.views import loadcontexts as contexts
-from webapp.views.backends import is_operator
 from webapp.views.contexts import definitions
 from webapp.views.loadforms import values_of
 from webapp.views.loadwords import steers
+from webapp.views.operator import is_operator, operator_only
 
 PER_PAGE = MOST_TICKED = 20
 FILES = {"summary.json": "application/json", "requests.jsonl": "application/x-ndjson",
          "vllm.json": "application/json", "report.html": "text/html; charset=utf-8"}  # fmt: skip
 PIECE = 256 * 1024
-View = Callable[..., Any]
-
-
-def operator_only(view: View) -> View:
-    """Let only the operator send load: it costs whoever pays for the backends."""
-
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        if not is_operator(request):
-            raise PermissionDenied("Only the operator may send load; see the help page.")
-        return view(request, *args, **kwargs)
-
-    return markcoroutinefunction(guarded) if iscoroutinefunction(view) else guarded
+may_load = operator_only("send load")
 
 
 @require_safe
@@ -102,7 +88,7 @@ def _drawer(
 
 
 @require_POST
-@operator_only
+@may_load
 def start(request: HttpRequest) -> HttpResponse:
     """Start a run; answer with its page, or within the arena with the drawer's controls."""
     asked, from_drawer = loadforms.LoadForm(request.POST), "drawer" in request.POST
@@ -126,7 +112,7 @@ def _started(request: HttpRequest, asked: loadforms.LoadForm, *, at_once: bool) 
 
 
 @require_POST
-@operator_only
+@may_load
 def steer(request: HttpRequest, run_id: str) -> HttpResponse:
     """Change the users, or the requests per second, of a run that is going on."""
     try:
@@ -142,7 +128,7 @@ def steer(request: HttpRequest, run_id: str) -> HttpResponse:
 
 
 @require_POST
-@operator_only
+@may_load
 def stop(request: HttpRequest, run_id: str) -> HttpResponse:
     run = _run(run_id)
     load.stop(run.id)
@@ -152,7 +138,7 @@ def stop(request: HttpRequest, run_id: str) -> HttpResponse:
 
 
 @require_POST
-@operator_only
+@may_load
 def delete(request: HttpRequest, run_id: str) -> HttpResponse:
     try:
         load.delete(_run(run_id))

@@ -21,8 +21,8 @@ from webapp.services.lanes import Lane
 from webapp.services.runs import LETTERS, truth_of
 from webapp.services.scenarios import scenarios
 from webapp.views import contexts
-from webapp.views.backends import is_operator
 from webapp.views.follower import FIGURES_ON_WIRE, strip_marks
+from webapp.views.operator import is_operator
 from webapp.views.readouts import Figure, readout
 from webapp.views.words import NA, time_text
 
