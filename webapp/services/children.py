@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -19,7 +21,7 @@ from webapp.core.spec import BackendSpec
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 ANSWER_S = 2.0
-END_S = 5.0
+END_S = 6.0  # the web app gives its readers 5 s
 
 
 class NotStarted(RuntimeError):
@@ -41,7 +43,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def start(command: Sequence[str], stdout: int) -> subprocess.Popen[str]:
+def start(command: Sequence[str], stdout: int, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Start a server in a session of its own: Ctrl-C reaches the command only, which then ends it in order.
 
     On Linux the kernel ends it too when the command is gone, however it went.
@@ -49,6 +51,7 @@ def start(command: Sequence[str], stdout: int) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603
         command,
         cwd=settings.BASE_DIR,
+        env={**os.environ, **(environment or {})},
         start_new_session=True,
         stdout=stdout,
         text=True,
@@ -67,6 +70,28 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
+def serving(name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yield the address that a server of ours prints when it listens, and end it afterwards. Raises NotStarted."""
+    process = start(command, subprocess.PIPE, environment)
+    assert process.stdout is not None
+    try:
+        address = re.search(r"http://[^\s/]+", process.stdout.readline())
+        if address is None:
+            raise NotStarted(f"The {name} could not be started; start the demo first: make demo")
+        yield address.group()
+    finally:
+        end(process)
+        process.stdout.close()
+
+
+@contextmanager
+def simulator() -> Iterator[str]:
+    """Yield the base URL of a simulator on a free port. Raises NotStarted."""
+    with serving("simulator", [sys.executable, "-m", "webapp.simulator", "--port", "0"]) as address:
+        yield f"{address}/v1"
+
+
+@contextmanager
 def simulator_for(specs: Sequence[BackendSpec]) -> Iterator[list[BackendSpec]]:
     """Yield `specs` with a simulator that listens: the running demo's, else one of our own for the while.
 
@@ -76,16 +101,8 @@ def simulator_for(specs: Sequence[BackendSpec]) -> Iterator[list[BackendSpec]]:
     if not ours or _listens(settings.SIMULATOR_URL):
         yield list(specs)
         return
-    process = start([sys.executable, "-m", "webapp.simulator", "--port", "0"], subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        address = process.stdout.readline().strip().rpartition(" ")[2]
-        if not address.startswith("http"):
-            raise NotStarted("The simulator could not be started; try: manage.py simulate")
-        yield [replace(spec, base_url=f"{address}/v1") if spec in ours else spec for spec in specs]
-    finally:
-        end(process)
-        process.stdout.close()
+    with simulator() as url:
+        yield [replace(spec, base_url=url) if spec in ours else spec for spec in specs]
 
 
 def _listens(url: str) -> bool:
