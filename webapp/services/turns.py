@@ -186,8 +186,9 @@ class Watchdog:
     def error(self) -> StreamError:
         """Return what expired, in words."""
         limits = self._meter.limits
+        open_s = limits.connect_s + limits.write_s
         sentences = {
-            "connect_timeout": f"No connection within {limits.connect_s:g} s; is the backend up and reachable?",
+            "connect_timeout": f"No connection took the request within {open_s:g} s; is the backend up and reachable?",
             "first_byte_timeout": f"The backend took the request and said nothing for {limits.first_byte_s:g} s.",
             "first_event_timeout": f"The backend began an answer but sent no text for {limits.first_byte_s:g} s.",
             "gap_timeout": f"The backend fell silent for {limits.gap_s:g} s in the middle of its answer.",

@@ -47,7 +47,7 @@ def health() -> dict[str, str]:
     """Return the state of this process as the page's dot shows it: whether rows are being saved."""
     if writer.delayed:
         return {"state": "busy", "text": "saving delayed"}
-    return {"state": "ok", "text": "host healthy"}
+    return {"state": "ok", "text": "saving runs"}
 
 
 def shared(request: HttpRequest) -> dict[str, Any]:
