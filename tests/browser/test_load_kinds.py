@@ -141,7 +141,7 @@ async def test_a_pairs_difference_is_live_with_its_interval(stage: Stage) -> Non
     await accessible(stage)
     await page.wait_for_selector(".load-verdict", timeout=30_000)
     assert "is faster than" in await page.inner_text(".load-verdict")
-    assert await page.locator(".pair-table tbody tr").count() == 3
+    assert await page.locator(".pairs-scroll tbody tr").count() == 3
     await accessible(stage)
 
 
