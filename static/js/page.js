@@ -95,7 +95,10 @@ class Arena {
     this.running(true);
     this.load.forget(message.lanes.map(({ lane }) => lane));
     this.speech.start();
-    for (const { lane } of message.lanes) this.setState(lane, "waiting");
+    for (const { lane } of message.lanes) {
+      $(`lane-${lane}`)?.removeAttribute("data-empty");
+      this.setState(lane, "waiting");
+    }
   }
 
   onState(message) {
@@ -200,12 +203,22 @@ class Arena {
     this.sayVerdict();
     this.load.showMarks();
     settings.refresh();
+    this.forgetEmptied();
     for (const [id, lane] of this.recording.lanes) {
       const card = $(`lane-${id}`);
       if (card && lane.states.length && card.dataset.state !== lane.state) this.setState(id, lane.state);
     }
     this.text.bind();
     this.strip.wake();
+  }
+
+  /** A lane that the server shows without an answer (a new conversation, another backend) has none here either. */
+  forgetEmptied() {
+    const emptied = laneCards().filter((card) => "empty" in card.dataset).map((card) => card.dataset.lane);
+    if (!this.recording.forget(emptied)) return;
+    if (this.replay.active) this.replay.leave();
+    this.replay.sync();
+    if (!this.recording.lanes.size) this.strip.reset();
   }
 
   link(state) {

@@ -81,6 +81,9 @@ export class Recording {
     for (const lane of message.lanes) this.lanes.set(lane.lane, new LaneRecord(lane));
   }
 
+  /** Drop lanes whose answers are no longer shown. True where there was one. */
+  forget(ids) { return ids.map((id) => this.lanes.delete(id)).includes(true); }
+
   // The frames below name their run too. It is not compared: a socket keeps its order, so nothing of an earlier run
   // can come after the message that began this one, and a lane that ran again alone has another run than its neighbours.
 

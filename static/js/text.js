@@ -199,6 +199,7 @@ export class TextPane {
 
   /** Bind to the boxes that are on the page now. A final answer is the server's: it is left alone. */
   bind() {
+    for (const id of [...this.lanes.keys()]) if (!this.recording.lanes.has(id)) this.lanes.delete(id);
     for (const [id, lane] of this.recording.lanes) {
       const host = document.getElementById(`answer-${id}`);
       const bound = this.lanes.get(id);

@@ -101,6 +101,31 @@ async def test_lanes_are_added_swapped_moved_and_removed_in_place(stage: Stage) 
     assert letters == ["A", "B"]
 
 
+async def test_a_new_conversation_leaves_nothing_of_the_last_one(stage: Stage) -> None:
+    await stage.open(FAST, max_tokens=40)
+    await stage.race()
+    assert await stage.lane(0).text()
+    await stage.page.evaluate("document.activeElement.blur()")
+    await stage.page.keyboard.press("n")
+    await stage.page.wait_for_selector(".lane[data-empty]")
+    await stage.page.wait_for_timeout(100)  # a few display frames
+    assert (await stage.lane(0).text(), await stage.lane(0).state()) == ("", "waiting")
+    assert await stage.page.is_disabled("#replay")
+    await stage.race()
+    assert await stage.lane(0).state() == "done"
+
+
+async def test_a_lane_with_another_backend_shows_nothing_of_the_one_before(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=40)
+    await stage.race()
+    kept = await stage.lane(0).text()
+    await stage.lane(1).card.locator("select").select_option(THINKING)
+    await stage.page.wait_for_selector(".lane[data-empty]")
+    await stage.page.wait_for_timeout(100)  # a few display frames
+    assert (await stage.lane(1).text(), await stage.lane(1).state()) == ("", "waiting")
+    assert (await stage.lane(0).text(), await stage.lane(0).state()) == (kept, "done")
+
+
 async def _lanes(stage: Stage, wanted: list[str]) -> None:
     """Wait until the lanes stand in this order."""
     for _ in range(100):

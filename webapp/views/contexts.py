@@ -87,6 +87,7 @@ def lane_context(arena: Arena, slot: Slot, specs: Sequence[BackendSpec]) -> dict
         "first": place == 0,
         "last": place == len(arena.slots) - 1,
         "only": len(arena.slots) == 1,
+        "empty": lane is None,
         "state": lane.state if lane else "waiting",
         "error": lane.error.message if lane and lane.error else "",
         "history": _history(history),
