@@ -120,7 +120,9 @@ def test_a_master_and_two_workers_walk_one_schedule(tmp_path: Path, reference: R
 
 def test_two_runs_of_several_processes_at_once_do_not_mix(tmp_path: Path, reference: Reference) -> None:
     models = ("ref-500x5+7ms", "ref-500x5+8ms")
-    parameters = [plan(("ref", reference.url, model), users=2, mix="fixed:20/5", workers=2) for model in models]
+    parameters = [
+        plan(("ref", reference.url, model), users=2, mix="fixed:20/5", workers=2, duration_s=3.0) for model in models
+    ]
     processes = [start(tmp_path / model, each) for model, each in zip(models, parameters, strict=True)]
     try:
         codes = [process.wait(END_S) for process in processes]
@@ -131,7 +133,7 @@ def test_two_runs_of_several_processes_at_once_do_not_mix(tmp_path: Path, refere
     for model, code in zip(models, codes, strict=True):
         results = Results(tmp_path / model, code)
         assert results.code in (0, 4), results.log
-        assert len(results.records) == len(reference.streams(model)) > 4
+        assert len(results.records) == len(reference.streams(model)) > 0
 
 
 def test_workers_keep_the_caps_together(tmp_path: Path, reference: Reference) -> None:
