@@ -131,7 +131,7 @@ UNFAIR = {
     "cached prompt": [{"cached_tokens": 10}, {"cached_tokens": None}],
     "cold connection": [{"reused": False}, {"reused": True}],
     "host too busy": [{"host_lag_ms": 0.1}, {"host_lag_ms": 5.1}],
-    "simulator late": [{"server_late_ms": 0.1}, {"server_late_ms": 10.1}],
+    "simulator late": [{"server_late_ms": 0.1}, {"server_late_ms": 5.1}],
 }
 
 
@@ -150,7 +150,7 @@ EVEN = {
     "a length that is not known": [{"output_tokens": None}, {"output_tokens": 500}],
     "a connection that is not known": [{"reused": None}, {"reused": True}],
     "a host that is quick enough": [{"host_lag_ms": 5.0}, {"host_lag_ms": None}],
-    "a simulator that is quick enough": [{"server_late_ms": 10.0}, {"server_late_ms": None}],
+    "a simulator that is quick enough": [{"server_late_ms": 5.0}, {"server_late_ms": None}],
 }
 
 

@@ -11,7 +11,6 @@ from webapp.core.errors import Outcome
 TIE_RATIO = 1.02  # closer than this is "together": within the error of one run
 LENGTH_RATIO = 1.1
 BUSY_LAG_MS = 5.0
-SERVER_LATE_MS = 10.0  # of the latest piece of text; the lag above is a p99
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +162,7 @@ def _warnings(lanes: Sequence[LaneResult], done: Sequence[LaneResult], order: st
         found.append(
             Warn("host too busy", f"This host was late by up to {lag_ms:.0f} ms (p99): times are uncertain by as much.")
         )
-    if late := [lane for lane in lanes if (lane.server_late_ms or 0.0) > SERVER_LATE_MS]:
+    if late := [lane for lane in lanes if (lane.server_late_ms or 0.0) > BUSY_LAG_MS]:
         most_ms = max(lane.server_late_ms or 0.0 for lane in late)
         detail = f"The simulator of {_names(late)} ran up to {most_ms:.0f} ms behind its schedule"
         found.append(Warn("simulator late", f"{detail}: that time is its host's, not the simulated machine's."))
