@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,16 @@ def test_what_workers_hand_on_is_exactly_what_one_process_counts(workers: int) -
     assert together.as_data() == alone.as_data()
 
 
+def exit_codes(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """Wait for all of them; none outlives the wait."""
+    try:
+        return [process.wait(END_S) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def master_and_workers(folder: Path, parameters: dict[str, Any], count: int = 2) -> Results:
     """Start Locust by hand, as for several hosts: a master, and workers that know it by its address."""
     file, out = prepare(folder, parameters)
@@ -87,12 +98,7 @@ def master_and_workers(folder: Path, parameters: dict[str, Any], count: int = 2)
     with open(folder / "log", "wb") as log:
         commands = [master, *[worker] * count]
         processes = [subprocess.Popen([*locust, *part], cwd=ROOT, env=env, stdout=log, stderr=log) for part in commands]
-        try:
-            codes = [process.wait(END_S) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+        codes = exit_codes(processes)
     assert codes[1:] == [0] * count, Results(folder).log
     return Results(folder, codes[0])
 
@@ -120,20 +126,15 @@ def test_a_master_and_two_workers_walk_one_schedule(tmp_path: Path, reference: R
 
 def test_two_runs_of_several_processes_at_once_do_not_mix(tmp_path: Path, reference: Reference) -> None:
     models = ("ref-500x5+7ms", "ref-500x5+8ms")
-    parameters = [
-        plan(("ref", reference.url, model), users=2, mix="fixed:20/5", workers=2, duration_s=3.0) for model in models
-    ]
-    processes = [start(tmp_path / model, each) for model, each in zip(models, parameters, strict=True)]
-    try:
-        codes = [process.wait(END_S) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    for model, code in zip(models, codes, strict=True):
-        results = Results(tmp_path / model, code)
+    more: dict[str, Any] = {"mode": "rate", "schedule": {"kind": "constant", "rates": [[0, 5]]}, "mix": "fixed:20/5"}
+    more |= {"workers": 2, "max_requests": 8, "duration_s": 30}
+    folders = [tmp_path / model for model in models]
+    plans = [plan(("ref", reference.url, model), **more) for model in models]
+    codes = exit_codes([start(folder, each) for folder, each in zip(folders, plans, strict=True)])
+    for folder, model, code in zip(folders, models, codes, strict=True):
+        results = Results(folder, code)
         assert results.code in (0, 4), results.log
-        assert len(results.records) == len(reference.streams(model)) > 0
+        assert len(results.records) == len(reference.streams(model)) == 8
 
 
 def test_workers_keep_the_caps_together(tmp_path: Path, reference: Reference) -> None:
