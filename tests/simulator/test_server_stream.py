@@ -8,6 +8,7 @@ import aiohttp
 import orjson
 import pytest
 
+from tests.hostwatch import while_undisturbed
 from tests.simulator.examples import CHAT, PROFILES, TEXT, body, events, sims, stream, text_of
 from webapp.simulator.answers import load_book
 from webapp.simulator.text import split_tokens
@@ -26,7 +27,7 @@ async def test_it_says_what_it_serves(client: aiohttp.ClientSession) -> None:
 
 
 async def test_chunks_leave_when_they_are_due_never_before(client: aiohttp.ClientSession) -> None:
-    found = await stream(client, max_tokens=400, ignore_eos=True)
+    found = await while_undisturbed(lambda: stream(client, max_tokens=400, ignore_eos=True))
     truths = sims(found)
     arrived_ns = found[0]["sim"]["arrived_ns"]
     late_us = [(truth["sent_ns"] - arrived_ns) / 1000 - truth["due_us"] for truth in truths]
@@ -104,7 +105,7 @@ async def test_a_whole_answer_holds_the_same_as_a_stream(client: aiohttp.ClientS
 async def test_streams_do_not_move_each_other(simulator: str) -> None:
     async with aiohttp.ClientSession(simulator) as session:
         fields = {"max_tokens": 200, "ignore_eos": True}
-        found = await asyncio.gather(*(stream(session, **fields) for _ in range(8)))
+        found = await while_undisturbed(lambda: asyncio.gather(*(stream(session, **fields) for _ in range(8))))
     for one in found:
         arrived_ns = one[0]["sim"]["arrived_ns"]
         late_us = [(truth["sent_ns"] - arrived_ns) / 1000 - truth["due_us"] for truth in sims(one)]
