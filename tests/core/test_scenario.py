@@ -70,6 +70,17 @@ def test_a_key_that_no_keyboard_has_is_refused(key: Any):
         from_data({**DATA, "key": key})
 
 
+def test_the_five_that_a_presenter_knows_stay_on_their_keys():
+    known = {scenario.key: (scenario.slug, scenario.figure) for scenario in map(load, FILES)}
+    assert {key: known[key] for key in range(1, 6)} == {
+        1: ("chat", "chat"),
+        2: ("translation", "caption_lag"),
+        3: ("agent", "agent"),
+        4: ("voice", "voice"),
+        5: ("code", "code"),
+    }
+
+
 def test_the_scenarios_of_ours_are_on_keys_in_a_row_and_every_figure_has_one():
     scenarios = [load(path) for path in FILES]
     assert {scenario.figure for scenario in scenarios} == set(FIGURES)
