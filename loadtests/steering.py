@@ -16,7 +16,7 @@ from loadtests.users import locust_users
 STEER = "splitsecond_steer"
 AHEAD_S = 0.4  # a change of rate lies so far ahead that its message is with every worker before
 STAGE_S = 0.5
-SPAWN_PER_S = 100
+MOVED_PER_S = 100  # users that come or go; Locust warns of more
 
 
 class Steering:
@@ -26,6 +26,7 @@ class Steering:
         self._environment, self._session, self._plan = environment, session, session.plan
         self._file = out / "control.json" if out is not None else None
         self._obeyed = ""
+        self._moving = gevent.Greenlet()
         self._staged = bool(session.plan.stages)
         self._stage_ns = 0
 
@@ -78,7 +79,8 @@ class Steering:
             return
         count = locust_users(self._plan, users)
         runner: Any = self._environment.runner
-        gevent.spawn(runner.start, count, max(1, min(SPAWN_PER_S, count)))
+        self._moving.kill()  # Locust's master takes no second wish while it still follows the first
+        self._moving = gevent.spawn(runner.start, count, MOVED_PER_S)
 
     def _set_rate(self, rate: float, at_ns: int) -> None:
         """Change the schedule, here and on every worker, from one instant on."""

@@ -85,6 +85,27 @@ def test_the_slider_moves_a_running_load_and_stop_means_no_request_a_second_late
     assert results.block("ref")["requests"]["failed"] == 0  # what we ended ourselves is nobody's failure
 
 
+def test_a_load_that_is_moved_again_and_again_follows_the_last_wish(tmp_path: Path, reference: Reference) -> None:
+    model = "ref-20x10+3ms"
+    target = ("ref", reference.url, model)
+    process = start(tmp_path, plan(target, users=1, mix="fixed:20/10", duration_s=60.0, workers=2))
+    try:
+        assert until(lambda: reference.streams(model))
+        for users in (400, 2, 300, 10):
+            (tmp_path / "control.json").write_text(f'{{"users": {users}}}')
+            time.sleep(0.5)
+        assert until(lambda: reference.report()["open"] > 5)
+        assert until(lambda: 5 < reference.report()["open"] <= 10)
+        (tmp_path / "control.json").write_text('{"stop": true}')
+        assert process.wait(15) in (0, 4)
+    finally:
+        process.kill()
+        process.wait()
+    results = Results(tmp_path)
+    assert results.live[-1]["users"] == 10
+    assert "Traceback" not in results.log
+
+
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-m", "loadtests", *sys.argv[1:]], start_new_session=True)
