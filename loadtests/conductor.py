@@ -158,7 +158,7 @@ class Conductor:
             if at_s >= plan.duration_s + plan.grace_s or (at_s >= plan.duration_s + settle_s and collector.drained):
                 self._end(COMPLETE)
                 return
-            if at_s > 1 and collector.drained and plan.mode == "rate" and not plain.serves_ui(self.environment):
+            if at_s > 1 and collector.drained and not plain.serves_ui(self.environment):
                 self._end(COMPLETE)  # a trace that was over before its time, or the cap on requests
                 return
             gevent.sleep(LOOK_S)

@@ -106,6 +106,15 @@ def test_a_load_that_is_moved_again_and_again_follows_the_last_wish(tmp_path: Pa
     assert "Traceback" not in results.log
 
 
+def test_a_run_ends_when_it_has_asked_as_often_as_it_may(tmp_path: Path, reference: Reference) -> None:
+    model = "ref-500x5+4ms"
+    target = ("ref", reference.url, model)
+    results = run(tmp_path, plan(target, users=4, mix="fixed:20/5", duration_s=60.0, max_requests=20))
+    assert results.summary["ended"] == "complete"
+    assert results.block("ref")["requests"]["ok"] == len(reference.streams(model)) == 20
+    assert results.summary["duration_s"] < 30
+
+
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-m", "loadtests", *sys.argv[1:]], start_new_session=True)

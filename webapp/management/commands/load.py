@@ -80,7 +80,7 @@ class Command(BaseCommand):
         )
         add("--slow-readers", type=float, default=0.0, metavar="B/S", help="read at most so many bytes a second (sse)")
         add("--reconnect", type=float, default=0.0, metavar="S", help="throw all sockets away every so often (ws)")
-        add("--max-requests", type=int, default=CAPS.requests, metavar="N", help="end after so many")
+        add("--max-requests", type=int, default=CAPS.requests, metavar="N", help="end after so many, over all backends")
         add("--max-users", type=int, default=256, metavar="N", help="search: no more than this")
         add("--detail", choices=DETAILS, default="chunks", help="what requests.jsonl keeps (default %(default)s)")
         add("--url", default="", help="the web app to load (default: the one at HOST and PORT, else one of its own)")
