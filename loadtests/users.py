@@ -25,6 +25,7 @@ from webapp.core.mixes import Question
 
 NS_PER_S = 1_000_000_000
 IDLE_S = 0.05
+REFUSED_S = 0.05  # the shortest pause after an answer of which nothing came
 PASSED_AT_ONCE = 1_000  # arrivals of a schedule that are passed over before others get a turn
 
 
@@ -47,6 +48,12 @@ def awaited_session(environment: Environment) -> Session:
     while (session := session_of(environment)) is None:
         gevent.sleep(IDLE_S)
     return session
+
+
+def pause_after(exchange: Exchange, pause_ns: int) -> int:
+    """Return how long a user waits who means to pause: a backend that refuses at once is not asked again at once."""
+    refused = exchange.verdict != "left" and not exchange.deltas
+    return max(pause_ns, round(REFUSED_S * NS_PER_S)) if refused else pause_ns
 
 
 class Dialogue:
@@ -131,9 +138,7 @@ class ClosedLoop(User):
             raise StopUser()
         exchange = ask(self.environment, registry, self.wire, self.dialogue.job(self.ready_ns))
         self.dialogue.heard(exchange)
-        self.ready_ns = now_ns() + self.dialogue.pause_ns()
-        if exchange.verdict != "left" and not exchange.deltas:
-            gevent.sleep(IDLE_S)  # a backend that refuses at once is not asked again without a breath
+        self.ready_ns = now_ns() + pause_after(exchange, self.dialogue.pause_ns())
 
 
 class CompletionsUser(ClosedLoop, FastHttpUser):
@@ -177,10 +182,12 @@ class PairUser(User):
         jobs = [dialogue.job(self.ready_ns, pair=pair) for dialogue in self.dialogues]
         asked = [registry.children.spawn(ask, self.environment, registry, self.wires[k], jobs[k]) for k in order]
         gevent.joinall(asked)
+        pause_ns = first.pause_ns()
         for k, greenlet in zip(order, asked, strict=True):
-            if isinstance(greenlet.value, Exchange):
-                self.dialogues[k].heard(greenlet.value)
-        self.ready_ns = now_ns() + first.pause_ns()
+            if isinstance(exchange := greenlet.value, Exchange):
+                self.dialogues[k].heard(exchange)
+                pause_ns = pause_after(exchange, pause_ns)
+        self.ready_ns = now_ns() + pause_ns
 
 
 class OpenLoop(User):

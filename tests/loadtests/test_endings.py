@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,24 @@ def test_a_run_ends_when_it_has_asked_as_often_as_it_may(tmp_path: Path, referen
     assert results.summary["ended"] == "complete"
     assert results.block("ref")["requests"]["ok"] == len(reference.streams(model)) == 20
     assert results.summary["duration_s"] < 30
+
+
+@pytest.mark.parametrize("mode", ["users", "pairs"])
+def test_a_backend_that_refuses_at_once_is_asked_again_after_a_breath_and_nobody_is_late_for_that(
+    mode: str, tmp_path: Path
+) -> None:
+    with closed_port() as refusing:
+        targets = [(slug, refusing, "any") for slug in ("one", "two")]
+        results = run(tmp_path, plan(*targets, users=2, mode=mode, mix="fixed:20/5"))
+    for slug in ("one", "two"):
+        intended = sorted(
+            (record["user"], record["marks_us"]["intended"]) for record in results.records if record["backend"] == slug
+        )
+        waits = [b - a for (user, a), (same, b) in pairwise(intended) if user == same]
+        assert len(waits) > 4
+        assert min(waits) >= 50_000
+        late = sorted(record["late_us"] for record in results.records)
+        assert late[len(late) // 2] < 40_000, "the breath itself is not the generator's lateness"
 
 
 PARENT = """
