@@ -186,15 +186,14 @@ class Conductor:
 
     def on_test_stop(self, **_: Any) -> None:
         """Where Locust's web page stops a test, it ends there; files are written when Locust quits or here."""
-        if self._collector is not None and not self.is_worker:
-            self._silence()
-            if plain.serves_ui(self.environment):
-                self._ended = STOPPED
-                gevent.sleep(REPORT_S * 2)
-                self._finish()
+        self._silence()
+        if self._collector is not None and plain.serves_ui(self.environment):
+            self._ended = STOPPED
+            gevent.sleep(REPORT_S * 2)
+            self._finish()
 
     def on_quitting(self, **_: Any) -> None:
-        if self._collector is not None and not self.is_worker:
+        if self._collector is not None:
             self._silence()
             gevent.sleep(REPORT_S / 5)  # killed requests are counted on their way out
             self._finish()

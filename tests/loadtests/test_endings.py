@@ -86,6 +86,27 @@ def test_the_slider_moves_a_running_load_and_stop_means_no_request_a_second_late
     assert results.block("ref")["requests"]["failed"] == 0  # what we ended ourselves is nobody's failure
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_users_who_are_taken_away_ask_nothing_more_and_hear_their_answers_out(
+    workers: int, tmp_path: Path, reference: Reference
+) -> None:
+    model = f"ref-20x40+{workers}ms"
+    parameters = plan(("ref", reference.url, model), users=40, mix="fixed:20/40", duration_s=60.0, workers=workers)
+    process = start(tmp_path, parameters)
+    try:
+        assert until(lambda: reference.report()["open"] == 40)
+        (tmp_path / "control.json").write_text('{"users": 0}')
+        assert until(lambda: reference.report()["open"] == 0), "one user a second would go for 40"
+        (tmp_path / "control.json").write_text('{"stop": true}')
+        assert process.wait(15) in (0, 4)
+    finally:
+        process.kill()
+        process.wait()
+    counts = Results(tmp_path).block("ref")["requests"]
+    assert (counts["interrupted"], counts["failed"]) == (0, 0)
+    assert counts["ok"] == len(reference.streams(model)) >= 40
+
+
 def test_a_load_that_is_moved_again_and_again_follows_the_last_wish(tmp_path: Path, reference: Reference) -> None:
     model = "ref-20x10+3ms"
     target = ("ref", reference.url, model)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.live import ROOT, LiveApp
-from tests.loadtests.generator import Results, plan, run
+from tests.loadtests.generator import Results, plan, run, start, until
 
 BACKEND = "wse3-llama-70b"
 
@@ -51,6 +52,31 @@ def test_the_pages_socket_is_driven_through_a_storm_of_reconnections(tmp_path: P
         assert record["output_tokens"] == 40
         assert len(record["gaps_us"]) == 39  # each piece of text once, whichever connection brought it
     assert any(record["marks_us"]["connect"] > record["marks_us"]["sent"] for record in done)
+
+
+def test_a_user_of_the_socket_who_is_taken_away_hears_the_answer_out_and_hangs_up(
+    tmp_path: Path, live_app: LiveApp
+) -> None:
+    slow = "h100x2-llama-70b"
+    target = (slow, live_app.ws_url, slow)
+    process = start(tmp_path, plan(target, wire="ws", users=3, mix="fixed:30/40", duration_s=60.0))
+    try:
+        assert until(lambda: (tmp_path / "live.jsonl").exists() and Results(tmp_path).live)
+        assert until(lambda: Results(tmp_path).live[-1]["backends"][slow]["running"] == 3)
+        connected = sockets_of(process.pid)
+        (tmp_path / "control.json").write_text('{"users": 0}')
+        assert until(lambda: sockets_of(process.pid) <= connected - 3)
+        (tmp_path / "control.json").write_text('{"stop": true}')
+        assert process.wait(15) in (0, 4)
+    finally:
+        process.kill()
+        process.wait()
+    assert {record["outcome"] for record in Results(tmp_path).records} == {"done"}
+
+
+def sockets_of(pid: int) -> int:
+    """Return how many sockets a process has open."""
+    return sum(os.readlink(entry).startswith("socket:") for entry in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_a_conversation_goes_on_where_it_was(tmp_path: Path, live_app: LiveApp) -> None:

@@ -265,10 +265,7 @@ def _warnings(stats: BackendStats, slo: Slo) -> list[str]:
     if stats.estimated:
         found.append(f"{stats.estimated} answers came without usage; their token counts are estimates.")
     if stats.interrupted:
-        found.append(
-            f"{stats.interrupted} requests were cut short by the run's end or because users were taken away; "
-            "long answers are missing."
-        )
+        found.append(f"{stats.interrupted} requests were cut short by the run's end; long answers are missing.")
     if not enough(stats, slo):
         found.append(f"Too few samples ({stats.ok}) for an answer.")
     return found
