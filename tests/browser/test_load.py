@@ -158,6 +158,7 @@ async def test_the_rate_of_a_running_open_loop_is_moved_by_its_slider(
     assert "4 to 16 requests/s" in page
 
 
+@pytest.mark.refused_form
 async def test_a_refused_load_says_why_beside_its_button(stage: Stage, drawer: Drawer) -> None:
     await stage.open(FAST)
     await drawer.open()

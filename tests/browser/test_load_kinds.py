@@ -74,6 +74,7 @@ async def test_the_form_asks_for_what_the_chosen_kind_needs_and_no_more(stage: S
     await accessible(stage)
 
 
+@pytest.mark.refused_form
 async def test_what_is_wrong_is_said_at_its_field_and_nothing_is_lost(stage: Stage) -> None:
     page = stage.page
     await opened(stage, FAST, OTHER)

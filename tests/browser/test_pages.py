@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import Browser, Locator
 
 from tests.browser.conftest import Backends
@@ -86,6 +87,7 @@ async def test_backends_can_be_looked_after_without_script(chromium: Browser, ba
     await context.close()
 
 
+@pytest.mark.refused_form
 async def test_a_wrong_backend_is_pointed_out_at_its_field(stage: Stage) -> None:
     await stage.page.goto(f"{stage.url}/backends/add/")
     await stage.page.fill('[name="slug"]', "not a slug")

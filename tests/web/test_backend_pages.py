@@ -81,7 +81,7 @@ def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_saved(
     before = slugs(live_app)
     for htmx in ({}, {"HX_Request": "true"}):
         reply = browser.post("/backends/add/", {**GOOD, **fields}, **htmx)
-        assert reply.status == 200
+        assert reply.status == 422
         assert 'class="form-error"' in reply.text
         assert reply.text.lstrip().startswith("<form" if htmx else "<!doctype html")
     assert slugs(live_app) == before

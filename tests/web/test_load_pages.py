@@ -135,12 +135,19 @@ def test_only_the_operator_may_send_steer_stop_and_delete(action: str) -> None:
 
 def test_a_wrong_wish_is_answered_with_one_sentence_and_the_form_as_it_was() -> None:
     reply = Client().post("/load/start/", {"users": "many", "rate": "5", "title": "Kept", "backend": ["a"]})
-    assert reply.status_code == 200
+    assert reply.status_code == 422
     page = reply.content.decode()
     assert 'id="problem-users">Users: a whole number from 0 to 1,000.<' in page
     for kept in ('value="Kept"', 'value="many"', 'name="rate" value="5"'):
         assert kept in page
     assert not LoadRun.objects.exists()
+
+
+def test_the_drawer_answers_a_wrong_wish_with_its_controls_and_a_sentence() -> None:
+    reply = Client().post("/load/start/", {"users": "many", "backend": ["a"], "drawer": "on"})
+    assert reply.status_code == 422
+    assert reply.content.decode().count('id="load-controls"') == 1
+    assert "Users: a whole number" in reply.content.decode()
 
 
 GOOD = {"backend": ["a"], "duration": "5"}
@@ -171,7 +178,9 @@ GOOD = {"backend": ["a"], "duration": "5"}
 )
 def test_what_is_wrong_is_said_at_its_field(field: str, wish: dict[str, Any], sentence: str) -> None:
     Backend.objects.create(slug="a", label="A", model="m", base_url="http://127.0.0.1:9/v1")
-    page = Client().post("/load/start/", GOOD | wish).content.decode()
+    reply = Client().post("/load/start/", GOOD | wish)
+    assert reply.status_code == 422
+    page = reply.content.decode()
     said = re.search(rf'id="problem-{field}">([^<]+)<', page)
     assert said
     assert sentence in said[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
@@ -94,7 +95,8 @@ def _edit(request: HttpRequest, backend: Backend, title: str, action: str) -> Ht
         "form_action": action,
         "cancel_url": reverse("backends"),
     }
-    return render(request, "backends/_form.html" if htmx else "backends/edit.html", context)
+    status = HTTPStatus.UNPROCESSABLE_ENTITY if form.errors else HTTPStatus.OK
+    return render(request, "backends/_form.html" if htmx else "backends/edit.html", context, status=status)
 
 
 def _saved(request: HttpRequest) -> HttpResponse:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def _index(
         "can_load": is_operator(request),
         "open_form": bool(problems or values or not page),
     }
-    return render(request, "load/list.html", context)
+    return render(request, "load/list.html", context, status=_status(problems))
 
 
 @require_safe
@@ -84,7 +85,7 @@ def _drawer(
         "vega": chart_files.bundle_name(),
         "can_load": is_operator(request),
     }
-    return render(request, "load/_drawer.html", context)
+    return render(request, "load/_drawer.html", context, status=_status(problems))
 
 
 @require_POST
@@ -245,6 +246,11 @@ async def _chart(spec: charts.Spec, kind: str, name: str) -> HttpResponse:
         return HttpResponse(str(failed), "text/plain", 500)
     headers = {"Content-Disposition": f'attachment; filename="{name}.{kind}"'}
     return HttpResponse(made, chart_files.FORMATS[kind], headers=headers)
+
+
+def _status(problems: Mapping[str, str] | None) -> HTTPStatus:
+    """Return the status of a page with a form: 422 where it says what was wrong with what had been sent."""
+    return HTTPStatus.UNPROCESSABLE_ENTITY if problems else HTTPStatus.OK
 
 
 def _found(run_id: str) -> LoadRun | None:
