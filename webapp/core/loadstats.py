@@ -201,6 +201,7 @@ def summary_of(stats: BackendStats, seconds: float, slo: Slo) -> dict[str, Any]:
             "by_error": dict(sorted(stats.by_error.items())),
             "left": stats.left,
             "interrupted": stats.interrupted,
+            "overdue": stats.overdue,
             "asked": asked,
             "outside_window": stats.outside,
         },
