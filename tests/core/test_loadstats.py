@@ -106,6 +106,7 @@ def test_what_was_too_late_already_when_the_run_ended_is_missed_and_what_was_not
         found = block(stats(*good, *[record(**waiting)] * 5, limits=limits))
         assert found["requests"]["interrupted"] == 5
         assert found["requests"]["asked"] == 20 + overdue, limits
+        assert found["requests"]["overdue"] == overdue
     streaming = record(outcome="interrupted", tokens=300)
     assert block(stats(*good, streaming, limits="e2e:3000"))["requests"]["asked"] == 21
     assert block(stats(*good, streaming, limits="ttft:150 e2e:4000"))["attainment"] == 1.0

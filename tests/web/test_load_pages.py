@@ -30,10 +30,12 @@ LIVE = {
 }
 
 
-def finished(requests: int, **fields: Any) -> LoadRun:
-    """Keep the row of a run with so many requests; it has left no files."""
+def finished(requests: int, counts: dict[str, int] | None = None, **fields: Any) -> LoadRun:
+    """Keep the row of a run with so many requests and these `counts` of its statistics; it has left no files."""
     plan = Plan(targets=(Target("a", "http://127.0.0.1:1/v1", "a", "Backend A", "SIMULATED"),), users=3, slo="ttft:900")
-    stats = LoadStats(plan.window, plan.limits(), {"a": BackendStats(ok=requests, good=requests, failed=1)})
+    stats = LoadStats(
+        plan.window, plan.limits(), {"a": BackendStats(ok=requests, good=requests, failed=1, **(counts or {}))}
+    )
     for name in ("ttft", "ttft_sched", "tpot", "tpot_sched", "icl", "e2e", "e2e_sched"):
         counts = {1000 + k: max(1, requests // 400) for k in range(400)}
         n = sum(counts.values())
@@ -92,6 +94,13 @@ def test_a_result_says_its_verdict_percentiles_errors_and_settings_and_escapes_w
         assert said in page
     assert "&lt;script&gt;alert(1)" in page
     assert HOSTILE not in page
+
+
+def test_requests_that_did_not_end_and_were_too_late_already_are_counted() -> None:
+    unfinished = [{"interrupted": 7, "overdue": 5}, {"interrupted": 7, "overdue": 0}]
+    for counts, said in zip(unfinished, ("<b>7, 5 of them too late already</b>", "<b>7</b>"), strict=True):
+        page = Client().get(f"/load/{finished(100, counts=counts).id}/").content.decode()
+        assert f"unfinished {said}" in page
 
 
 def test_percentiles_without_enough_samples_are_greyed_and_say_what_they_want() -> None:
