@@ -89,7 +89,9 @@ def test_a_trace_without_a_heading_is_read_too() -> None:
     assert arrivals.read_trace("0.5,10,5\n0,1,2\n") == ((0.0, 1, 2), (0.5, 10, 5))
 
 
-@pytest.mark.parametrize("text", ["", "time,input\nsoon,3\n", "input,output\n1,2\n"])
+@pytest.mark.parametrize(
+    "text", ["", "time,input\nsoon,3\n", "input,output\n1,2\n", "time,input\n", "nan,1,1\n", "0,inf,5\n"]
+)
 def test_a_trace_that_cannot_be_read_says_why(text: str) -> None:
     with pytest.raises(ValueError, match="trace"):
         arrivals.read_trace(text)

@@ -80,7 +80,21 @@ def test_a_scenario_is_asked_step_by_step_with_the_answer_before() -> None:
     assert (second.after("the plan"), second.opens) == ("Go on from: the plan", False)
 
 
-@pytest.mark.parametrize("name", ["nothing", "fixed:0/5", "uniform:9-3/1-2", "fixed:1", "scenario:none"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nothing",
+        "fixed:0/5",
+        "fixed:5-9/5",
+        "fixed:1.2.3/5",
+        f"fixed:{'9' * 400}/5",
+        "uniform:9-3/1-2",
+        "fixed:1",
+        "scenario:none",
+        "chat+prefix:long",
+        "chat+prefix:²",
+    ],
+)
 def test_an_unknown_mix_is_refused_in_one_sentence(name: str) -> None:
     with pytest.raises(ValueError, match=r"\.$"):
         mixes.parse(name)
@@ -97,6 +111,17 @@ def test_json_lines_and_sharegpt_files_are_read() -> None:
 def test_a_file_without_prompts_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="prompts"):
         mixes.from_file(text)
+
+
+@pytest.mark.parametrize("tokens", ['"many"', "[9]", "1e999"])
+def test_a_prompt_with_a_length_that_is_none_is_named(tokens: str) -> None:
+    with pytest.raises(ValueError, match=r"Entry 2 of the prompts .* max_tokens"):
+        mixes.from_file('"One"\n{"prompt": "Two", "max_tokens": ' + tokens + "}\n")
+
+
+def test_a_length_far_out_in_a_distributions_tail_is_cut() -> None:
+    mix = mixes.parse("lognormal:300-900/80-900")
+    assert {mix.question(1, number).max_tokens for number in range(50)} == {1, mixes.MAX_OUTPUT_TOKENS}
 
 
 def test_a_trace_may_set_the_lengths_itself() -> None:

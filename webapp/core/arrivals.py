@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import pairwise
-from math import sqrt
+from math import isfinite, sqrt
 from random import Random
 from typing import NamedTuple
 
@@ -145,6 +145,8 @@ def read_trace(text: str) -> tuple[tuple[float, int | None, int | None], ...]:
         if at_s is None:
             raise ValueError(f"Line {number} of the trace has no time.")
         found.append((at_s, None if inputs is None else int(inputs), None if outputs is None else int(outputs)))
+    if not found:
+        raise ValueError("The trace has a heading and no line below it.")
     if len(found) > MAX_TRACE:
         raise ValueError(f"The trace has {len(found):,} arrivals; at most {MAX_TRACE:,} are taken.")
     first_s = min((at_s for at_s, _, _ in found), default=0.0)
@@ -197,8 +199,14 @@ def _columns(heading: Sequence[str]) -> list[int]:
 
 
 def _cell(row: Sequence[str], column: int) -> float | None:
+    """Return a number, None for an empty cell. Raises ValueError for anything else, infinity and NaN among it."""
     text = row[column].strip() if 0 <= column < len(row) else ""
-    return float(text) if text else None
+    if not text:
+        return None
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _is_number(text: str) -> bool:

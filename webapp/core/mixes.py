@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from math import exp, log
+from math import exp, inf, log, nan
 from random import Random
 from typing import Any
 
@@ -47,7 +47,7 @@ class Length:
         elif self.kind == "normal":
             value = random.gauss(self.a, self.b)
         elif self.kind == "lognormal":
-            value = exp(random.gauss(log(self.a), self.b))
+            value = exp(min(random.gauss(log(self.a), self.b), log(self.high)))
         else:
             value = self.a
         return min(max(round(value), self.low), self.high)
@@ -167,8 +167,10 @@ def parse(text: str, scenarios: Mapping[str, Scenario] | None = None, turns: int
     """Return the mix that `text` names: one of NAMED, a form such as `normal:500-100/200-50`, `scenario:SLUG`,
     each with `+prefix:TOKENS` where wanted. Raises ValueError with one sentence.
     """
-    name, _, prefix = text.strip().partition("+prefix:")
-    prefix_tokens = int(prefix) if prefix.isdigit() else 0
+    name, asked, prefix = text.strip().partition("+prefix:")
+    if asked and not (prefix.isascii() and prefix.isdigit() and len(prefix) < 9):
+        raise ValueError(f"+prefix wants a number of tokens, not {prefix[:20]!r}.")
+    prefix_tokens = int(prefix) if asked else 0
     if name in NAMED:
         mix = NAMED[name]
         prefix_tokens = prefix_tokens or mix.prefix_tokens
@@ -204,7 +206,10 @@ def from_file(text: str, default_tokens: int = 256) -> tuple[Question, ...]:
     """
     questions = []
     for number, entry in enumerate(_entries(text), 1):
-        question = _question(entry, default_tokens)
+        try:
+            question = _question(entry, default_tokens)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"Entry {number} of the prompts has a max_tokens that is no number of tokens.") from None
         if question is None:
             raise ValueError(f"Entry {number} of the prompts has no prompt, messages or conversations.")
         questions.append(question)
@@ -253,9 +258,10 @@ def _length(kind: str, a: str, b: str | None, high: int) -> Length:
     try:
         first, second = float(a), float(b) if b else 0.0
     except ValueError:
-        raise ValueError(f"{a}-{b} is not a pair of numbers.") from None
-    if first <= 0 or (kind == "uniform" and second < first):
-        raise ValueError(f"A {kind} length wants {FORMS}.")
+        first = second = nan
+    wrong = {"fixed": b is not None, "uniform": second < first}.get(kind, False)
+    if not 0 < first < inf or not second < inf or wrong:
+        raise ValueError(f"{a}{f'-{b}' if b else ''} is no {kind} length; there are {FORMS}.")
     return Length(kind, first, second, high=high)
 
 
