@@ -1,11 +1,20 @@
 // Streaming text: plain text nodes, appended once per display frame, at the end of what is there. Never HTML.
 // A long answer is cut into blocks, so that a frame lays out the last block only: at the ends of its lines, and where a
-// text has none for long, at a place where the browser had wrapped it anyway.
+// text has none for long, at a place where the browser had wrapped it anyway. Blocks are kept in chapters, so that a frame
+// passes by what is long written without looking at each block: the hundredth thousand characters cost what the first did.
 
 import { nextFrame } from "./frames.js";
 
 const BLOCK_CHARS = 800;
+const CHAPTER_BLOCKS = 5;
 const FRAME_CHARS = 16000; // per lane and frame: a backlog from a hidden tab is caught up without a long frame
+
+function append(host, name) {
+  const element = document.createElement("span");
+  element.className = name;
+  host.append(element);
+  return element;
+}
 
 class Writer {
   constructor(host) {
@@ -15,11 +24,9 @@ class Writer {
   }
 
   open() {
-    const block = document.createElement("span");
-    block.className = "block";
+    if (!this.chapter || this.chapter.childElementCount === CHAPTER_BLOCKS) this.chapter = append(this.host, "chapter");
     this.node = document.createTextNode("");
-    block.append(this.node);
-    this.host.append(block);
+    append(this.chapter, "block").append(this.node);
     this.length = 0;
   }
 
