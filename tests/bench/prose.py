@@ -2,8 +2,9 @@
 
     python -m tests.bench.prose
 
-prints and serves what `tests.upstreams.reference` does, except that only every 16th token is a stamp and every 64th
-ends a line.
+prints and serves what `tests.upstreams.reference` does, except that only every 17th token is a stamp and every 65th
+ends a line. Four streams in step share the count: with a number of tokens that four divides, one of them would get all
+the stamps, and another all the ends of lines.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import itertools
 
 from tests.upstreams import reference
 
-STAMP_EVERY = 16
-LINE_EVERY = 64
-WORDS = ("the ", "page ", "shows ", "what ", "came ", "as ", "it ", "comes, ")
+STAMP_EVERY = 17
+LINE_EVERY = 65
+WORDS = ("the ", "page ", "shows ", "what ", "came ", "as ", "it ", "comes, ", "then ")
 
 
 class Token:
