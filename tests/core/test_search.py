@@ -38,7 +38,7 @@ def test_the_answer_is_one_sentence() -> None:
     said = searched(lambda users: 1.0 if users <= 42 else 0.3).sentence("b200")
     assert said.startswith("b200 serves 4")
     assert "95% of requests with TTFT ≤ 500 ms and TPOT ≤ 50 ms." in said
-    assert "does not serve even 1 user(s)" in searched(lambda _: 0.1).sentence("slow")
+    assert "does not serve even 1 user for" in searched(lambda _: 0.1).sentence("slow")
     assert "at least 64 users" in searched(lambda _: 1.0, most=64).sentence("fast")
 
 

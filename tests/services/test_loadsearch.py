@@ -14,7 +14,7 @@ from webapp.core.generator import Watch
 from webapp.core.loadplan import Plan, Target
 from webapp.core.loadrecord import Record
 from webapp.core.loadstats import LoadStats
-from webapp.core.loadsummary import chart_data, summarise
+from webapp.core.loadsummary import blocks, chart_data, name_at, summarise, table
 from webapp.services import loadreport, loadsearch
 from webapp.services.loadresults import results
 
@@ -83,7 +83,7 @@ def test_a_search_that_misses_the_slo_from_the_start_ends_with_3(tmp_path: Path,
     plan = Plan(TARGETS[:1], "search", slo="ttft:50", users=1, up_to=8)
     found = loadsearch.series(plan, tmp_path, Runs(), said.append)
     assert found["exit_code"] == 3
-    assert "does not serve even 1 user(s)" in found["search"]["small"]["sentence"]
+    assert "does not serve even 1 user for" in found["search"]["small"]["sentence"]
 
 
 def test_a_search_with_too_few_requests_tries_longer_and_then_refuses_to_answer(
@@ -135,7 +135,21 @@ def test_a_sweep_gives_a_point_for_each_backend_and_load(tmp_path: Path, said: l
     named = loadreport.named(found, {})
     assert next(iter(named)) == "throughput-against-interactivity"
     assert 'answer bad">The SLO was missed.' in loadreport.page(found, [])
-    assert 'answer">small, from load 1 to 8: ' in loadreport.page(found, [])
+    assert 'answer">small, 1 to 8 users: ' in loadreport.page(found, [])
+
+
+def test_a_sweep_shows_all_figures_of_each_load_and_says_which_a_distribution_is_of(tmp_path: Path) -> None:
+    found = loadsearch.series(replace(SWEEP, loads=(1.0, 8.0)), tmp_path, Runs())
+    expected = {"small, 1 user": 100, "small, 8 users": 900, "large, 1 user": 100, "large, 8 users": 100}
+    first_ms = {name_at(slug, load): block["ttft_ms"]["p50"] for slug, load, block in blocks(found)}
+    assert first_ms == pytest.approx(expected, rel=0.01)
+    report, lines = loadreport.page(found, []), list(table(found))
+    for name in expected:
+        assert f"<td>{name} (" in report
+        assert any(line.startswith(f"{name} ") for line in lines)
+    distribution = loadreport.named(found, results(tmp_path)[1])["distribution-of-time-to-first-token"]
+    assert distribution["usermeta"] == {"at": "at 8 users"}
+    assert distribution["title"]["subtitle"] == ["at 8 users"]
 
 
 @pytest.mark.parametrize(

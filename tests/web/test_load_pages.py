@@ -103,6 +103,33 @@ def test_requests_that_did_not_end_and_were_too_late_already_are_counted() -> No
         assert f"unfinished {said}" in page
 
 
+def test_a_sweep_shows_the_figures_and_the_errors_of_each_load() -> None:
+    run = finished(100)
+    block = run.summary["backends"]["a"]
+    figures = {"interactivity": 1.0, "throughput": 2.0, "ttft_p50_ms": 1.0, "ttft_p95_ms": 1.0, "attainment": 1.0}
+    point = {"backend": "a", "verdict": "valid", "failed": 1, **figures}
+    counts = ({"ok": 4242}, {"ok": 4343})
+    points = [
+        {**point, "load": load, "figures": block | {"requests": block["requests"] | more}}
+        for load, more in zip((1, 8), counts, strict=True)
+    ]
+    run.plan |= {"kind": "sweep", "loads": [1, 8]}
+    run.summary |= {"plan": run.plan, "sweep": points}
+    run.save()
+    page = Client().get(f"/load/{run.id}/").content.decode()
+    for load, answers in (("1 user", "4242"), ("8 users", "4343")):
+        assert re.search(
+            rf"<summary[^>]*>{load}</summary>(?:(?!</details>).)*answers <b>{answers}</b>", page, re.DOTALL
+        )
+        assert f"</span> {load}</th>" in page, "its errors"
+    assert "Distribution of time to first token, ms, at 8 users" in page
+    for kept in run.summary["sweep"]:
+        kept.pop("figures")  # as an earlier version kept it
+    run.save()
+    page = Client().get(f"/load/{run.id}/").content.decode()
+    assert page.count('class="load-table" data-letter') == page.count("figures at <b>8 users</b>") == 1
+
+
 def test_percentiles_without_enough_samples_are_greyed_and_say_what_they_want() -> None:
     run = finished(40)
     run.summary["backends"]["a"]["ttft_ms"] |= {"n": 40, "p99": None}

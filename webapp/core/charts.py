@@ -107,8 +107,9 @@ def throughput_against_interactivity(points: Iterable[Mapping[str, Any]], slugs:
 
     `points` hold `backend`, `load` (users or requests per second), `interactivity`, `throughput`, `verdict`.
     """
+    drawn = ("backend", "load", "interactivity", "throughput")
     rows = [
-        {**point, "answer": ANSWERS[point["verdict"] != VALID]}
+        {**{name: point[name] for name in drawn}, "answer": ANSWERS[point["verdict"] != VALID]}
         for point in points
         if point["interactivity"] and point["throughput"]
     ]

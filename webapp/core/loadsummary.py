@@ -36,6 +36,7 @@ DEFINITIONS = {
     "server.unread_tokens": "tokens that it produced during the run and nobody of the run received",
     "server.held_ms": "how long it went on, on average, with a request whose user had left",
     "server.most_late_ms": "by how much a simulator was behind its own schedule, at most: its host, not the model",
+    "sweep[].figures": "a backend's whole block at that load; under `backends` stands that of its last load",
     "generator.hub_lag_ms": "overshoot of a sleep of 50 ms in the generator's own loop",
     "generator.send_late_ms": "from when a request was meant to leave to when the generator began with it",
 }
@@ -137,6 +138,40 @@ def series_words(plan: Mapping[str, Any], loads: Sequence[float]) -> str:
     return f"{tried} {unit}, one run after the other"
 
 
+def step_words(mode: str, load: float) -> str:
+    """Say one load of a series in words: "1 user", "8 users", "2.5 requests/s"."""
+    unit = "requests/s" if mode == "rate" else "user" if load == 1 else "users"
+    return f"{load:g} {unit}"
+
+
+def blocks(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield each set of figures that a result holds: whose, at which load in words ("" of a single run), and the block.
+
+    A sweep has one for each backend and load; a search one for each backend, at the load that it has found.
+    """
+    mode = summary["plan"]["mode"]
+    points = [point for point in summary.get("sweep", ()) if "figures" in point]
+    for point in points:
+        yield point["backend"], step_words(mode, point["load"]), point["figures"]
+    if not points:
+        at = figures_at(summary)
+        yield from ((slug, at.get(slug, ""), block) for slug, block in summary["backends"].items())
+
+
+def figures_at(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return in words at which load the figures under `backends` were measured, {} for a single run."""
+    mode = summary["plan"]["mode"]
+    found = {point["backend"]: step_words(mode, point["load"]) for point in summary.get("sweep", ())}
+    for slug, entry in summary.get("search", {}).items():
+        found[slug] = step_words(mode, entry["users"] or entry["steps"][0]["load"])
+    return found
+
+
+def name_at(slug: str, load: str) -> str:
+    """Return what one of `blocks` is called."""
+    return f"{slug}, {load}" if load else slug
+
+
 def rates(plan: Mapping[str, Any]) -> list[float]:
     """Return the rates that a published plan's schedule passes through, [0.0] for none."""
     return [rate for _, rate in plan.get("schedule", {}).get("rates", ())] or [0.0]
@@ -174,13 +209,15 @@ def thinned(series: Sequence[Mapping[str, Any]], most: int = POINTS) -> Sequence
 def table(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield a result as aligned lines of text."""
     heads = ("ok", "failed", "TTFT p50", "p95", "TPOT p50", "p95", "tok/s", "req/s", "good")
-    yield f"{'backend, times in ms':28}" + "".join(f"{head:>10}" for head in heads)
-    for slug, block in summary["backends"].items():
+    rows = [(name_at(slug, load), block) for slug, load, block in blocks(summary)]
+    width = max(28, *(len(name) for name, _ in rows))
+    yield f"{'backend, times in ms':{width}}" + "".join(f"{head:>10}" for head in heads)
+    for name, block in rows:
         first, each, share = block["ttft_ms"], block["tpot_ms"], block["attainment"]
         figures = [first["p50"], first["p95"], each["p50"], each["p95"], block["output_tokens_per_s"]]
-        counts = [str(block["requests"][name]) for name in ("ok", "failed")]
+        counts = [str(block["requests"][count]) for count in ("ok", "failed")]
         cells = [*counts, *map(number, [*figures, block["requests_per_s"]]), "" if share is None else f"{share:.1%}"]
-        yield f"{slug:28}" + "".join(f"{cell:>10}" for cell in cells)
+        yield f"{name:{width}}" + "".join(f"{cell:>10}" for cell in cells)
         for error in block["errors"][:3]:
             yield f"  {error['count']} × {error['kind']}: {error['message']}"
         if words := patience_words(block):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from webapp.core.loadsummary import step_words
 from webapp.core.slo import Slo, wilson
 
 FINE = 0.05  # the distance, as a share of the answer, at which the search is content
@@ -92,13 +93,13 @@ class Search:
             why = "too few requests were answered in time" if self._thin else "the generator itself was the limit"
             return f"{name}: not measurable, {why}."
         if not self.low:
-            return f"{name} does not serve even {self._valid[0].users} user(s) {share}."
+            return f"{name} does not serve even {step_words('users', self._valid[0].users)} {share}."
         least, most = self.interval
         if self.high is None:
-            return f"{name} serves at least {self.low} users {share}; {self._why_no_more}."
+            return f"{name} serves at least {step_words('users', self.low)} {share}; {self._why_no_more}."
         above = f"fewer than {most}" if most else "no upper bound found"
         between = f"surely {least}, {above}" if least else f"{above}; too few requests to be sure of less"
-        return f"{name} serves {self.low} users ({between}) {share}."
+        return f"{name} serves {step_words('users', self.low)} ({between}) {share}."
 
     def as_data(self, slug: str) -> dict[str, Any]:
         least, most = self.interval

@@ -19,7 +19,16 @@ from django.utils.safestring import SafeString, mark_safe
 
 from webapp.core import charts
 from webapp.core.loadstats import FIGURES
-from webapp.core.loadsummary import COMPLETE, load_words, number, patience_words
+from webapp.core.loadsummary import (
+    COMPLETE,
+    blocks,
+    figures_at,
+    load_words,
+    name_at,
+    number,
+    patience_words,
+    step_words,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +72,9 @@ def write_apart(folder: Path) -> None:
 
 
 def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[charts.Spec]:
-    """Return the charts of a result, those of a sweep or a search first, each with its backends' badges."""
+    """Return the charts of a result, those of a sweep or a search first, each with its backends' badges. Of several
+    loads a distribution is of one: which it is stands beside the badges, and alone under `usermeta`.
+    """
     slugs = list(summary["backends"])
     found = []
     if points := summary.get("sweep"):
@@ -81,23 +92,25 @@ def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[cha
         ]
         if inside := charts.server_over_time(series, slugs):
             found.append(inside)
+    badges = _named({target["slug"]: target["badge"] for target in summary["plan"]["targets"]})
+    at = _named({slug: f"at {load}" for slug, load in figures_at(summary).items()})
+    spread = []
     for figure in ("ttft", "tpot", "e2e"):
         bars = {slug: entry[figure] for slug, entry in distribution.items() if entry.get(figure)}
         if bars:
-            found.append(charts.distribution(bars, figure))
-    badges = _badges(summary["plan"]["targets"])
-    for spec in found:
-        spec["title"] |= {"subtitle": badges, "subtitleFontSize": 11, "subtitlePadding": 4}
-    return [spec for spec in found if spec["data"]["values"]]
+            spread.append(charts.distribution(bars, figure) | {"usermeta": {"at": ", ".join(at)}})
+    for spec, lines in (*((spec, badges) for spec in found), *((spec, badges + at) for spec in spread)):
+        spec["title"] |= {"subtitle": lines, "subtitleFontSize": 11, "subtitlePadding": 4}
+    return [spec for spec in found + spread if spec["data"]["values"]]
 
 
-def _badges(targets: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return LIVE, SIMULATED or RECORDED, as lines that name their backends where there are several of the three."""
+def _named(said: Mapping[str, str]) -> list[str]:
+    """Return what is said of each backend as lines: once where it is the same of all, else with their names."""
     slugs: dict[str, list[str]] = {}
-    for target in targets:
-        if target["badge"]:
-            slugs.setdefault(target["badge"], []).append(target["slug"])
-    return list(slugs) if len(slugs) < 2 else [f"{badge}: {', '.join(found)}" for badge, found in slugs.items()]
+    for slug, words in said.items():
+        if words:
+            slugs.setdefault(words, []).append(slug)
+    return list(slugs) if len(slugs) < 2 else [f"{words}: {', '.join(found)}" for words, found in slugs.items()]
 
 
 def named(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> dict[str, charts.Spec]:
@@ -124,9 +137,9 @@ def page(summary: Mapping[str, Any], svgs: Sequence[str]) -> str:
         format_html('<p class="soft">{} · {} · {} s measured · {}</p>', started, _load(plan), summary["measured_s"],
                     summary["ended"]),
         _answer(summary),
-        _table(summary["backends"], badges),
+        _table(summary, badges),
         mark_safe('<div class="charts">' + "".join(svgs) + "</div>"),  # noqa: S308 (made by vl-convert from our specs)
-        _errors(summary["backends"]),
+        _errors(summary),
         _notes(summary),
     ]  # fmt: skip
     head = format_html(
@@ -155,19 +168,21 @@ def answers(summary: Mapping[str, Any], *, brief: bool = False) -> list[str]:
     """Return what a search, a sweep or a paired comparison has found; `brief` where the figures stand beside it."""
     found = [entry["sentence"] for entry in summary.get("search", {}).values()]
     points = summary.get("sweep", [])
+    mode = summary["plan"]["mode"]
     for slug in dict.fromkeys(point["backend"] for point in points):
-        found.append(sweep_sentence(slug, [point for point in points if point["backend"] == slug]))
+        found.append(sweep_sentence(slug, mode, [point for point in points if point["backend"] == slug]))
     return found + [pair_sentence(pair, brief=brief) for pair in summary.get("pairs", []) if pair["figure"] != "tpot"]
 
 
-def sweep_sentence(slug: str, points: Sequence[Mapping[str, Any]]) -> str:
+def sweep_sentence(slug: str, mode: str, points: Sequence[Mapping[str, Any]]) -> str:
     """Say what more load did to all users together, and to each of them."""
     first, last = points[0], points[-1]
-    every, each = (f"{number(first[name])} to {number(last[name])}" for name in ("throughput", "interactivity"))
-    return (
-        f"{slug}, from load {first['load']:g} to {last['load']:g}: {every} tokens/s for all users together, {each} for "
-        "each of them."
+    every, each = (
+        " to ".join(dict.fromkeys(number(point[name]) for point in (first, last)))
+        for name in ("throughput", "interactivity")
     )
+    loads = ("" if first is last else f"{first['load']:g} to ") + step_words(mode, last["load"])
+    return f"{slug}, {loads}: {every} tokens/s for all users together, {each} for each of them."
 
 
 def pair_sentence(pair: Mapping[str, Any], *, brief: bool = False) -> str:
@@ -199,15 +214,15 @@ def _answer(summary: Mapping[str, Any]) -> SafeString:
     return format_html_join("", '<p class="{}">{}</p>', rows)
 
 
-def _table(backends: Mapping[str, Any], badges: Mapping[str, str]) -> SafeString:
+def _table(summary: Mapping[str, Any], badges: Mapping[str, str]) -> SafeString:
     rows = []
-    for slug, block in backends.items():
+    for slug, load, block in blocks(summary):
         for place, figure in enumerate(FIGURES):
             cells = [block[f"{figure}_ms"][name] for name in ("p50", "p90", "p95", "p99", "mean", "max")]
             sched = block[f"{figure}_sched_ms"]["p95"]
             counts = block["requests"]
             badge = format_html(' <span class="badge">{}</span>', badges[slug]) if badges.get(slug) else ""
-            name = format_html("{}{} ({} ok, {} failed)", slug, badge, counts["ok"], counts["failed"])
+            name = format_html("{}{} ({} ok, {} failed)", name_at(slug, load), badge, counts["ok"], counts["failed"])
             first = name if place == 0 else ""
             rate = f"{number(block['output_tokens_per_s'])} tok/s" if place == 0 else ""
             share = block["attainment"]
@@ -240,10 +255,10 @@ def _table(backends: Mapping[str, Any], badges: Mapping[str, str]) -> SafeString
     )
 
 
-def _errors(backends: Mapping[str, Any]) -> SafeString:
+def _errors(summary: Mapping[str, Any]) -> SafeString:
     rows = [
-        (slug, error["category"], error["kind"], error["count"], error["message"])
-        for slug, block in backends.items()
+        (name_at(slug, load), error["category"], error["kind"], error["count"], error["message"])
+        for slug, load, block in blocks(summary)
         for error in block["errors"]
     ]
     if not rows:
@@ -255,8 +270,8 @@ def _errors(backends: Mapping[str, Any]) -> SafeString:
 
 def _notes(summary: Mapping[str, Any]) -> SafeString:
     warnings = [
-        (slug, text)
-        for slug, block in summary["backends"].items()
+        (name_at(slug, load), text)
+        for slug, load, block in blocks(summary)
         for text in filter(None, [patience_words(block), *block["warnings"]])
     ]
     generator = summary["generator"]

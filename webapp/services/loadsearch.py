@@ -14,7 +14,7 @@ import orjson
 
 from webapp.core.loadplan import Plan, Target
 from webapp.core.loadstats import wanted
-from webapp.core.loadsummary import COMPLETE, described
+from webapp.core.loadsummary import COMPLETE, described, step_words
 from webapp.core.search import Search, Step
 from webapp.core.slo import Slo
 
@@ -88,7 +88,7 @@ def _search(plan: Plan, folder: Path, run: Run, say: Say, told: Told) -> dict[st
                 break
             step = _step(part.summary, slug, users, plan.limits())
             searching.tell(step)
-            say(f"{slug}: {users} users, {step.attainment:.1%} of {step.asked} good")
+            say(f"{slug}: {step_words(plan.mode, users)}, {step.attainment:.1%} of {step.asked} good")
             if slug not in best or searching.low == users:
                 best[slug] = part
             told(_combined(plan, best, parts, _answers(found)))
@@ -106,7 +106,7 @@ def _sweep(plan: Plan, folder: Path, run: Run, say: Say, told: Told) -> dict[str
                 break
             last[target.slug] = part
             points.append(point(part.summary, target.slug, load))
-            say(f"{target.slug}: {load:g}, {points[-1]['throughput'] or 0:.0f} tok/s in all")
+            say(f"{target.slug}: {step_words(plan.mode, load)}, {points[-1]['throughput'] or 0:.0f} tok/s in all")
             told(_combined(plan, last, parts, {"sweep": list(points)}))
     codes = {part.summary["exit_code"] for part in parts.made}
     code = next((wanted for wanted in (1, 4, 3) if wanted in codes), 0)
@@ -116,7 +116,7 @@ def _sweep(plan: Plan, folder: Path, run: Run, say: Say, told: Told) -> dict[str
 
 
 def point(summary: dict[str, Any], slug: str, load: float) -> dict[str, Any]:
-    """Return one point of a sweep's curve."""
+    """Return one point of a sweep's curve, and all that was measured at it."""
     block = summary["backends"][slug]
     tpot = block["tpot_ms"]["p50"]
     return {
@@ -129,6 +129,7 @@ def point(summary: dict[str, Any], slug: str, load: float) -> dict[str, Any]:
         "attainment": block["attainment"],
         "verdict": block["generator"]["verdict"],
         "failed": block["requests"]["failed"],
+        "figures": block,
     }
 
 
@@ -193,7 +194,8 @@ def _long_enough(
         if not step.thin or (longer := _longer(plan, base, step.asked)) == base:
             break
         base = longer
-        say(f"{target.slug}: {users} users, only {step.asked} requests began; again for {base.duration_s:.0f} s")
+        tried = step_words(plan.mode, users)
+        say(f"{target.slug}: {tried}, only {step.asked} requests began; again for {base.duration_s:.0f} s")
         part = parts.run(base.step(target, users), users) or part
     return part, base
 

@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from webapp.core.charts import Spec
 from webapp.core.loadplan import CAPS, SERIES
-from webapp.core.loadsummary import COMPLETE, rates, span
+from webapp.core.loadsummary import COMPLETE, blocks, rates, span
 from webapp.core.stats import ENOUGH_FOR
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
@@ -112,7 +112,7 @@ def result(run: LoadRun) -> dict[str, Any]:
         "level": VERDICT_LEVELS.get(run.exit_code if run.exit_code is not None else -1, ""),
         "sentences": _sentences(summary),
         "reasons": summary["generator"]["reasons"],
-        "tables": [_table(target, summary) for target in targets(run) if target["slug"] in summary["backends"]],
+        "tables": _tables(run),
         "charts": [_chart(run, name, spec) for name, spec in named.items()],
         "errors": _errors(run),
         "generator": _generator(summary),
@@ -144,17 +144,25 @@ def _chart(run: LoadRun, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "title": spec["title"]["text"],
+        "at": spec.get("usermeta", {}).get("at", ""),
         "url": reverse("load-chart", args=[run.id, name, "json"]),
         "files": kinds,
     }
 
 
-def _table(target: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, Any]:
-    block = summary["backends"][target["slug"]]
+def _tables(run: LoadRun) -> list[dict[str, Any]]:
+    """Return each backend with the figures of each load: one of a single run, those of all its steps of a sweep."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for slug, load, block in blocks(run.summary):
+        found.setdefault(slug, []).append({"load": load, **_figures(block)})
+    return [{**target, "loads": found[target["slug"]]} for target in targets(run) if target["slug"] in found]
+
+
+def _figures(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of one set of figures."""
     counts, share = block["requests"], block["attainment"]
     low, high = block["attainment_interval"] or (None, None)
     facts = [
-        *_shown_load(target["slug"], summary),
         ("answers", count_text(counts["ok"])),
         ("failed", count_text(counts["failed"])),
         ("answers/s", count_text(block["requests_per_s"])),
@@ -173,17 +181,7 @@ def _table(target: Mapping[str, str], summary: Mapping[str, Any]) -> dict[str, A
         {"label": label, "define": define, **_row(block[f"{figure}_ms"], block[f"{figure}_sched_ms"])}
         for figure, label, define in FIGURES
     ]
-    return {**target, "facts": facts, "rows": rows, "warnings": block["warnings"], "generator": block["generator"]}
-
-
-def _shown_load(slug: str, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say to which of several loads a backend's figures belong."""
-    if found := summary.get("search", {}).get(slug):
-        users = found["users"] or found["steps"][0]["load"]
-        return [("figures at", f"{users} user{'' if users == 1 else 's'}")]
-    loads = [point["load"] for point in summary.get("sweep", ()) if point["backend"] == slug]
-    unit = "requests/s" if summary["plan"]["mode"] == "rate" else "users"
-    return [("figures at", f"{loads[-1]:g} {unit}")] if loads else []
+    return {"facts": facts, "rows": rows, "warnings": block["warnings"]}
 
 
 def _left(block: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -214,8 +212,8 @@ def _row(found: Mapping[str, Any], intended: Mapping[str, Any]) -> dict[str, Any
 def _errors(run: LoadRun) -> list[dict[str, Any]]:
     letters = {target["slug"]: target["letter"] for target in targets(run)}
     return [
-        {**error, "slug": slug, "letter": letters.get(slug, "")}
-        for slug, block in run.summary["backends"].items()
+        {**error, "slug": slug, "letter": letters.get(slug, ""), "load": load}
+        for slug, load, block in blocks(run.summary)
         for error in block["errors"]
     ]
 

@@ -11,6 +11,7 @@ from typing import Any
 from webapp.core import charts
 from webapp.core.charts import Spec
 from webapp.core.generator import VALID
+from webapp.core.loadsummary import step_words
 from webapp.core.slo import parse, wilson
 from webapp.models import LoadRun
 from webapp.services import load
@@ -79,7 +80,6 @@ def _sentence(run: LoadRun, line: Mapping[str, Any]) -> str:
     step = line.get("step")
     if step is None:
         return f"{_of(line['t_s'], run.plan['duration_s'])}."
-    unit = "requests/s" if run.mode == "rate" else "user" if step["load"] == 1 else "users"
     all_steps = len(run.plan["loads"]) * len(run.plan["targets"])
     count = f"Step {step['number']} of {all_steps}" if all_steps else f"Step {step['number']}"
     left_s = (all_steps - step["number"]) * step["duration_s"] + max(0.0, step["duration_s"] - step["t_s"])
@@ -87,7 +87,8 @@ def _sentence(run: LoadRun, line: Mapping[str, Any]) -> str:
     good = _good_so_far(line["backends"].get(step["backend"], {})) if kind_of(run) == "search" else ""
     more = f"; about {_seconds(left_s)} left in all" if all_steps > step["number"] else ""
     again = ", tried again" if step["again"] else ""
-    return f"{count}: {step['load']:g} {unit} on {label}{again}, {_of(step['t_s'], step['duration_s'])}{more}.{good}"
+    load_now = step_words(run.mode, step["load"])
+    return f"{count}: {load_now} on {label}{again}, {_of(step['t_s'], step['duration_s'])}{more}.{good}"
 
 
 def _of(t_s: float, duration_s: float) -> str:
