@@ -39,7 +39,8 @@ def test_the_answer_is_one_sentence() -> None:
     assert said.startswith("b200 serves 4")
     assert "95% of requests with TTFT ≤ 500 ms and TPOT ≤ 50 ms." in said
     assert "does not serve even 1 user for" in searched(lambda _: 0.1).sentence("slow")
-    assert "at least 64 users" in searched(lambda _: 1.0, most=64).sentence("fast")
+    assert searched(lambda _: 1.0, most=64).sentence("fast").startswith("fast serves at least 64 users")
+    assert searched(lambda _: 1.0, most=1).sentence("fast").startswith("fast serves at least 1 user for")
 
 
 def test_a_generator_at_its_limit_ends_the_search_and_says_so() -> None:
@@ -54,6 +55,16 @@ def test_a_generator_at_its_limit_ends_the_search_and_says_so() -> None:
     alone = Search(LIMITS)
     alone.tell(Step(1, 0, 10, limited=True))
     assert "not measurable" in alone.sentence("x")
+
+
+def test_a_generator_that_was_the_limit_once_is_not_why_no_more_were_tried() -> None:
+    search = Search(LIMITS, most=2)
+    search.tell(Step(1, 50, 100, limited=True))
+    for users in (1, 2):
+        assert search.following() == users
+        search.tell(Step(users, 100, 100))
+    assert search.following() is None
+    assert search.sentence("x").endswith("; no more were tried.")
 
 
 def test_a_load_at_which_too_few_requests_began_answers_nothing() -> None:

@@ -120,13 +120,14 @@ class Search:
     def _why_no_more(self) -> str:
         if self._thin:
             return "beyond, too few requests were answered in time to tell"
-        if any(step.limited for step in self.steps):
+        if self.steps[-1].limited:
             return "beyond, the generator is the limit"
         return "no more were tried"
 
     @property
     def _thin(self) -> bool:
-        return any(step.thin for step in self.steps)
+        """Whether it ended for too few requests."""
+        return bool(self.steps) and self.steps[-1].thin
 
     @property
     def _valid(self) -> list[Step]:
