@@ -93,6 +93,7 @@ def test_a_search_with_too_few_requests_tries_longer_and_then_refuses_to_answer(
     found = loadsearch.series(replace(PLAN, up_to=4), tmp_path / "longer", runs, said.append)
     assert [seconds for _, _, seconds in runs.made[:2]] == [10, 100]
     assert "only 4 requests began" in said[0]
+    assert found["duration_s"] == sum(seconds for _, _, seconds in runs.made) > 100
     assert found["exit_code"] == 0
     runs = Runs(per_user_s=0.01)
     found = loadsearch.series(replace(PLAN, up_to=4), tmp_path / "never", runs, said.append)

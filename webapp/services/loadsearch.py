@@ -109,7 +109,7 @@ def _sweep(plan: Plan, folder: Path, run: Run, say: Say, told: Told) -> dict[str
             say(f"{target.slug}: {step_words(plan.mode, load)}, {points[-1]['throughput'] or 0:.0f} tok/s in all")
             told(_combined(plan, last, parts, {"sweep": list(points)}))
     codes = {part.summary["exit_code"] for part in parts.made}
-    code = next((wanted for wanted in (1, 4, 3) if wanted in codes), 0)
+    code = next((worst for worst in (1, 4, 3) if worst in codes), 0)
     limited = [part.summary["generator"] for part in parts.made if part.summary["generator"]["reasons"]]
     more = {"generator": limited[0]} if limited else {}
     return _written(folder, plan, last, parts, {"sweep": points, "exit_code": code, **more})
@@ -148,12 +148,15 @@ def _answers(found: Mapping[str, Search]) -> dict[str, Any]:
 
 
 def _combined(plan: Plan, chosen: Mapping[str, Part], parts: Parts, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one summary of the same shape as a run's, each backend's block taken from its `chosen` run."""
+    """Return one summary of the same shape as a run's, each backend's block taken from its `chosen` run. The times are
+    those of all runs together.
+    """
     first = next(iter(chosen.values())).summary
     found: dict[str, Any] = {
         **first,
         "backends": {slug: part.summary["backends"][slug] for slug, part in chosen.items()},
         "ended": parts.ended,
+        **{name: round(sum(part.summary[name] for part in parts.made), 3) for name in ("duration_s", "measured_s")},
         **more,
     }
     if parts.stopped:

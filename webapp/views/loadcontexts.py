@@ -69,7 +69,7 @@ def row(run: LoadRun) -> dict[str, Any]:
         "when": run.created_at,
         "words": words(run),
         "mix": run.plan.get("mix", ""),
-        "duration": f"{run.plan.get('duration_s', 0):g} s{' each' if kind_of(run) in SERIES else ''}",
+        "duration": f"{_seconds(run)}{' each' if kind_of(run) in SERIES else ''}",
         "state": run.state,
         "note": run.note,
         "verdict": loadreport.verdict(run.summary) if run.exit_code is not None and run.summary else "",
@@ -237,10 +237,15 @@ def _facts(run: LoadRun) -> list[tuple[str, str]]:
     if changed := _changed(run):
         facts.append(("changed while it ran", changed))
     if kind_of(run) in SERIES:
-        facts.append(("each run", f"{plan['duration_s']:g} s"))
+        facts.append(("each run", _seconds(run)))
     elif measured := run.summary.get("measured_s"):
         facts.append(("measured", f"{measured:g} s of {plan.get('duration_s', 0):g} s"))
     return facts
+
+
+def _seconds(run: LoadRun) -> str:
+    """Say how long a run was to last, or each of a series: a search takes longer where too few requests begin."""
+    return f"{run.plan.get('duration_s', 0):g} s{' or longer' if kind_of(run) == 'search' else ''}"
 
 
 def _changed(run: LoadRun) -> str:
