@@ -314,6 +314,12 @@ def test_progress_of_a_pair_shows_each_difference_with_its_interval(tmp_path: Pa
         assert word in said
 
 
+def test_the_help_says_what_no_run_exceeds() -> None:
+    page = Client().get("/help/load/").content.decode()
+    assert "No run has more than 1,000 users or 500 requests per second" in page
+    assert "asks more than 200,000 times, or lasts longer than 60 minutes. A search and a sweep are several" in page
+
+
 @pytest.mark.parametrize("path", ["/load/?again=%00", "/load/drawer/?after=%00", "/load/compare/?run=%00&run=x"])
 def test_odd_addresses_break_nothing(path: str) -> None:
     assert Client().get(path).status_code == 200

@@ -27,7 +27,7 @@ DETAILS = ("marks", "chunks", "text")
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What no run may exceed, over all its backends together."""
+    """What no run may exceed, over all its backends together; of a search or a sweep, each of its runs."""
 
     users: int = 1_000
     rate: float = 500.0

@@ -6,6 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
+from webapp.core.loadplan import CAPS
 from webapp.core.loadsummary import DEFINITIONS
 from webapp.core.slo import PRESETS
 
@@ -22,5 +23,7 @@ MIXES = {
 @require_safe
 def explain(request: HttpRequest) -> HttpResponse:
     slos = [(name, f"{slo.sentence}, for {slo.target:.0%} of requests") for name, slo in PRESETS.items()]
-    context = {"definitions": list(DEFINITIONS.items()), "mixes": list(MIXES.items()), "slos": slos}
+    caps = {"users": f"{CAPS.users:,}", "rate": f"{CAPS.rate:g}", "minutes": f"{CAPS.duration_s / 60:g}",
+            "requests": f"{CAPS.requests:,}"}  # fmt: skip
+    context = {"definitions": list(DEFINITIONS.items()), "mixes": list(MIXES.items()), "slos": slos, "caps": caps}
     return render(request, "help/load.html", {"nav": "help", **context})
