@@ -59,11 +59,12 @@ class Recent:
 
 
 class Recently:
-    """A window that moves: the news of all processes of the last `seconds`."""
+    """A window that moves: the news of all processes of the last `seconds`, told at times since the run's start, ns."""
 
     def __init__(self, seconds: float = 10.0) -> None:
         self._seconds = seconds
         self._parts: deque[tuple[int, dict[str, Recent]]] = deque()
+        self._from_ns = 0  # the first part holds what happened since
 
     def add(self, at_ns: int, news: dict[str, Recent]) -> None:
         self._parts.append((at_ns, news))
@@ -71,12 +72,13 @@ class Recently:
     def figures(self, at_ns: int, slug: str) -> dict[str, Any]:
         """Return one backend's figures; rates over the window, or over the run while it is younger."""
         while self._parts and at_ns - self._parts[0][0] > self._seconds * 1e9:
-            self._parts.popleft()
+            self._from_ns, _ = self._parts.popleft()
         total = Recent()
         for _, news in self._parts:
             if slug in news:
                 total.merge(news[slug])
-        span_s = max(0.5, (at_ns - self._parts[0][0]) / 1e9) if self._parts else 1.0
+        # From part to part: several processes tell of their last moments late at both ends, by as much.
+        span_s = max(0.5, (self._parts[-1][0] - self._from_ns) / 1e9) if self._parts else 1.0
         return {
             "n": total.ttft.n,
             "ttft_p50_ms": _ms(total.ttft.percentile(50)),
