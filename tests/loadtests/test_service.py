@@ -15,6 +15,7 @@ from tests.loadtests.generator import group_of, until
 from webapp.core.loadplan import Plan, Target
 from webapp.models import Backend, LoadRun
 from webapp.services import load, loadplans, loadprocess, loadreport
+from webapp.services.loadjob import Job
 from webapp.services.loadplans import Refusal, Where, Wishes
 
 WHERE = Where("http://127.0.0.1:8000", "http://127.0.0.1:8001/v1")
@@ -122,6 +123,30 @@ def test_a_sweep_whose_generator_is_killed_keeps_what_it_had_and_says_so(rows: N
     assert (row.state, row.summary["sweep"][0]["load"]) == (LoadRun.State.INTERRUPTED, 1)
     assert len(row.summary["sweep"]) < 3
     assert "what had been measured is kept" in row.note
+
+
+def test_a_run_that_breaks_off_for_whatever_reason_does_not_go_on_for_ever(
+    rows: None, reference: Reference, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Job) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(Job, "run", broken)
+    run = load.start(endless(reference, "ref-50x20+11ms"))
+    assert load.wait(run.id, 10)
+    row = LoadRun.objects.get(id=run.id)
+    assert (row.state, row.note) == (LoadRun.State.FAILED, "The run broke off: no such thing.")
+    assert "broke off" in caplog.text
+    load.delete(row)
+
+
+def test_a_report_that_takes_too_long_is_missed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.undo()  # of the fixture that writes none
+    monkeypatch.setattr(loadreport, "REPORT_S", 0.001)
+    loadreport.write_apart(tmp_path)
+    assert "was not written" in caplog.text
 
 
 def test_a_run_whose_server_is_gone_is_ended_at_the_next_start(rows: None, reference: Reference) -> None:

@@ -5,6 +5,7 @@ Each run has a supervising thread, in which its job runs and which keeps the res
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import threading
@@ -26,6 +27,8 @@ from webapp.services.loadplans import Refusal
 from webapp.services.loadprocess import is_ours, kill_group
 from webapp.services.loadresults import last_words, read_live, results
 from webapp.services.owners import OWNER, is_gone
+
+log = logging.getLogger(__name__)
 
 MOST_RUNNING = 2
 LINE_BYTES = 32 * 1024  # longer than any live line
@@ -188,7 +191,8 @@ def _supervise(run_id: str, job: Job, begun: threading.Event) -> None:
         forget = drain.on_drain(job.stop)
         try:
             job.run()
-        except OSError as failed:
+        except Exception as failed:  # whatever it was, the row says so and keeps what had been measured
+            log.exception("the load run %s broke off", run_id)
             job.note = f"The run broke off: {failed}."
         _running.pop(run_id, None)
         finish_row(LoadRun.objects.get(id=run_id), job.note, stopped=job.stopping)

@@ -48,6 +48,7 @@ th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--sof
 """
 NAMES = {"ttft": "TTFT", "ttfo": "TTFO", "tpot": "TPOT", "icl": "ICL", "e2e": "whole answer"}
 NAME_WORDS = 6
+REPORT_S = 60.0
 VERDICTS = {
     0: "Pass.",
     1: "There were errors in this run.",
@@ -64,11 +65,18 @@ def write(folder: Path, summary: Mapping[str, Any], chart_data: Mapping[str, Any
 
 
 def write_apart(folder: Path) -> None:
-    """Have another process write the report: drawing takes half a second that a serving process has no time for."""
+    """Have another process write the report: drawing takes half a second that a serving process has no time for.
+
+    A result without a report is a result: why there is none is logged.
+    """
     command = [sys.executable, "manage.py", "load", "report", "--out", str(folder)]
-    done = subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=60)  # noqa: S603
-    if done.returncode:
-        log.warning("the report of %s was not written: %s", folder, done.stderr.strip()[-300:])
+    try:
+        done = subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=REPORT_S)  # noqa: S603
+        failed = f"exit code {done.returncode}, {done.stderr.strip()[-300:]}" if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:
+        failed = str(error)
+    if failed:
+        log.warning("the report of %s was not written: %s", folder, failed)
 
 
 def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[charts.Spec]:
