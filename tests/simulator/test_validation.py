@@ -225,12 +225,31 @@ def test_prompts_that_the_engine_knows_cost_no_arithmetic() -> None:
 def test_the_start_burst_counts_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = rows_of([line(concurrency=32, isl=4096)])
     serving = serving_of(row, CATALOGUE.machines["h100"], CATALOGUE.models["llama-70b"], 77.0)
-    found = {}
-    for share in (0.0, 1.0, 0.1):
+    usual, found = expect(row, serving).ttft_ms, {}
+    for share in (0.0, 1.0):
         monkeypatch.setattr(bench, "BURST_SHARE", share)
         found[share] = expect(row, serving).ttft_ms or 0.0
     assert found[1.0] > 3 * found[0.0] > 0
-    assert found[0.1] == pytest.approx(0.1 * found[1.0] + 0.9 * found[0.0])
+    assert usual == pytest.approx(0.1 * found[1.0] + 0.9 * found[0.0])
+
+
+def test_users_who_asked_only_once_all_met_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    often, once = rows_of(
+        line(backend="sglang", version=version, concurrency=32, isl=4096, attention_dp="")
+        for version in ("0.5.6", "0.5.8.post1")
+    )
+    assert (often.recipe.one_wave, once.recipe.one_wave) == (False, True)
+    serving = serving_of(once, CATALOGUE.machines["h100"], CATALOGUE.models["llama-70b"], 77.0)
+    one_wave = expect(once, serving).ttft_ms
+    monkeypatch.setattr(bench, "BURST_SHARE", 1.0)
+    assert one_wave == pytest.approx(expect(often, serving).ttft_ms, rel=0.01)
+
+
+def test_an_engine_that_reserves_answers_needs_room_for_whole_ones() -> None:
+    (row,) = rows_of([line(isl=1000, osl=1000, attention_dp="")])
+    serving = serving_of(row, CATALOGUE.machines["h100"], CATALOGUE.models["llama-70b"], 77.0)
+    grown, reserved = (expect(row, replace(serving, reserves_answers=reserves)).kv_share for reserves in (False, True))
+    assert reserved == pytest.approx(grown * 2000 / 1500, rel=0.01)
 
 
 def test_users_with_equal_lengths_who_began_together_wait_for_each_other() -> None:
