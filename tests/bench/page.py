@@ -39,7 +39,7 @@ const record = (name, seconds, baseUs) => {
   const panes = [...document.querySelectorAll(".lane-text")].map((pane) => ({
     blocks: pane.getElementsByClassName("block"), index: 0, offset: 0, rest: "",
   }));
-  const record = { frames: [], lags: [], chars: 0 };
+  const found = { frames: [], lags: [], chars: 0 };
   const newText = (pane) => {
     let text = "";
     while (pane.index < pane.blocks.length) {
@@ -56,9 +56,9 @@ const record = (name, seconds, baseUs) => {
     const now = performance.now();
     for (const pane of panes) {
       const text = pane.rest + newText(pane);
-      record.chars += text.length - pane.rest.length;
+      found.chars += text.length - pane.rest.length;
       for (const [, stamp] of text.matchAll(/@(\\d{19}) /g)) {
-        record.lags.push(now - (Number(stamp.slice(0, -3)) - baseUs) / 1000);
+        found.lags.push(now - (Number(stamp.slice(0, -3)) - baseUs) / 1000);
       }
       const cut = text.lastIndexOf("@");
       pane.rest = cut >= 0 && text.length - cut < 21 ? text.slice(cut) : "";
@@ -70,8 +70,8 @@ const record = (name, seconds, baseUs) => {
   const until = performance.now() + 1000 * seconds;
   window[name] = new Promise((resolve) => {
     const frame = (at) => {
-      if (at > until) { resolve(record); return; }
-      record.frames.push(at);
+      if (at > until) { resolve(found); return; }
+      found.frames.push(at);
       channel.port2.postMessage(0);
       requestAnimationFrame(frame);
     };
