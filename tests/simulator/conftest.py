@@ -32,6 +32,6 @@ async def simulator(runner: web.AppRunner) -> str:
 async def client(simulator: str) -> AsyncIterator[aiohttp.ClientSession]:
     """Yield a client of the simulator with a single connection, so that broken framing shows."""
     connector = aiohttp.TCPConnector(limit=1)
-    timeout = aiohttp.ClientTimeout(total=10)
+    timeout = aiohttp.ClientTimeout(total=120)
     async with aiohttp.ClientSession(simulator, connector=connector, timeout=timeout) as session:
         yield session

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostwatch import measurements
 from webapp.simulator import check
 from webapp.simulator.check import Trace, row, steady, table
 from webapp.simulator.check_profiles import write_profiles
@@ -76,11 +77,13 @@ def test_where_everybody_waits_one_is_served_at_a_time(tmp_path: Path) -> None:
 
 async def test_the_whole_path_is_measured_over_real_sockets(tmp_path: Path) -> None:
     with check.Served(write_profiles(tmp_path)) as server:
-        traces = await check._read(server.port, "check-2000", 3, 300)
+        for measurement in measurements():
+            traces = await check._read(server.port, "check-2000", 3, 300)
+            assert [len(one.due_ns) for one in traces] == [300, 300, 300]
+            assert all(came >= due for one in traces for due, came in zip(one.due_ns, one.came_ns, strict=True))
+            with measurement:
+                assert row("x", [traces[0]], 2000).rate_error == pytest.approx(0, abs=0.2)
         assert server.resident_bytes()
-    assert [len(one.due_ns) for one in traces] == [300, 300, 300]
-    assert all(came >= due for one in traces for due, came in zip(one.due_ns, one.came_ns, strict=True))
-    assert row("x", [traces[0]], 2000).rate_error == pytest.approx(0, abs=0.2)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_a_wrong_profile_is_refused_by_the_name_of_its_field(tmp_path: Path, tex
     path.write_text(f"{text}\n{kept}")
     for extra in (["--check"], ["--port", "0"]):
         command = [sys.executable, "-m", "webapp.simulator", "--profiles", str(tmp_path), *extra]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 1
         assert done.stderr.startswith(f"check-50.toml: {field} ")
         assert done.stderr.count("\n") == 1
@@ -101,6 +104,6 @@ def test_a_wrong_profile_is_refused_by_the_name_of_its_field(tmp_path: Path, tex
 
 def test_a_folder_that_is_not_there_is_refused() -> None:
     command = [sys.executable, "-m", "webapp.simulator", "--check", "--profiles", "/nowhere"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "/nowhere is not a folder" in done.stderr

@@ -43,7 +43,7 @@ def address() -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield found[0]
     loop.call_soon_threadsafe(over.set)
     thread.join()
@@ -52,6 +52,6 @@ def address() -> Iterator[str]:
 
 def test_the_server_holds_what_its_description_says(address: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{address}/openapi.json"]
-    options = ["--exclude-checks", LEFT_OUT, "--max-examples", "40", "--request-timeout", "10", "--seed", "1"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    options = ["--exclude-checks", LEFT_OUT, "--max-examples", "40", "--request-timeout", "60", "--seed", "1"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=900, cwd=tmp_path)
     assert done.returncode == 0, done.stdout[-6000:]

@@ -196,7 +196,7 @@ async def test_a_real_alarm_never_rings_early(
     metronomes = [Metronome(start_ns + 2 * MS, MS, beats=20), Metronome(start_ns + MS, 3 * MS, beats=5)]
     due_ns = [list(one.due_ns) for one in metronomes]
     appointments = started(pacer, *metronomes)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while any(appointment.fire for appointment in appointments):
             await asyncio.sleep(0.001)
     pacer.close()
