@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from statistics import median
 
 import pytest
 
 from tests.backends.answering import answering
+from tests.hostwatch import measurements
 from tests.services.truth import written_ns
-from tests.upstreams import Upstream, scripted_upstream
+from tests.upstreams import SCENARIOS, Upstream, scripted_upstream, wire
+from tests.upstreams.exchange import Exchange
 from tests.upstreams.good import ROLE_FIRST_S, TIME_INFO, TIMINGS
 from tests.upstreams.wire import REASONING, TEXT, TOKENS
 from webapp.backends.openai_http import OpenAIHTTP
@@ -20,7 +23,7 @@ from webapp.core.openai import Chunk
 from webapp.core.spec import BackendSpec, Limits, PromptSpec
 from webapp.services.turns import LiveTurn, run_turn
 
-LONG_S = 20.0
+LONG_S = 60.0
 
 
 def turn_to(url: str, model: str = "ok", limits: Limits | None = None, badge: str = "LIVE") -> LiveTurn:
@@ -38,39 +41,41 @@ def gaps(times_ns: list[int]) -> list[int]:
 async def test_reported_times_are_those_at_which_the_tokens_were_written(reference: str, client: OpenAIHTTP):
     """100 tokens, 10 ms apart, the first 60 ms after arrival. Medians: one late wake-up on a busy host is no error."""
     await run_turn(turn_to(reference, "ref-100x1"), client)  # opens the connection
-    turns = [turn_to(reference, "ref-100x100+60ms") for _ in range(3)]
-    for turn in turns:
-        await run_turn(turn, client)
-        assert turn.outcome is Outcome.DONE
-        assert turn.reused
-    figures = [turn.figures() for turn in turns]
-    truth = [written_ns(turn) for turn in turns]
-    assert [len(times) for times in truth] == [100] * 3
-    late = [
-        d.at_ns - ns
-        for turn, times in zip(turns, truth, strict=True)
-        for d, ns in zip(turn.meter.deltas, times, strict=True)
-    ]
-    assert min(late) > 0  # never before it was written
-    assert median(late) < 3_000_000
-    ttft_errors_ms = [
-        found.ttft_ms - (times[0] - turn.marks.sent) / 1e6
-        for found, turn, times in zip(figures, turns, truth, strict=True)
-    ]
-    assert all(error > 0 for error in ttft_errors_ms)
-    assert median(ttft_errors_ms) < 3
-    assert all(found.ttft_ms >= 60 for found in figures)
-    # Gaps, the pace and the whole answer, each against the same figure of the times written.
-    assert median(found.icl_ms.p50 for found in figures) == pytest.approx(
-        median(median(gaps(times)) for times in truth) / 1e6, abs=1
-    )
-    slack_ms = (max(late) - min(late)) / 1e6  # what a busy machine read late is no error of the arithmetic
-    for found, times in zip(figures, truth, strict=True):
-        span_ms = (times[-1] - times[0]) / 1e6
-        assert found.tpot_ms * 99 == pytest.approx(span_ms, abs=slack_ms)
-        assert 99_000 / found.tok_s == pytest.approx(span_ms, abs=slack_ms)
-    assert median(found.tok_s for found in figures) == pytest.approx(100, rel=0.05)
-    assert [found.output_tokens for found in figures] == [100] * 3
+    for measurement in measurements():
+        turns = [turn_to(reference, "ref-100x100+60ms") for _ in range(3)]
+        for turn in turns:
+            await run_turn(turn, client)
+            assert turn.outcome is Outcome.DONE
+            assert turn.reused
+        figures = [turn.figures() for turn in turns]
+        truth = [written_ns(turn) for turn in turns]
+        assert [len(times) for times in truth] == [100] * 3
+        late = [
+            d.at_ns - ns
+            for turn, times in zip(turns, truth, strict=True)
+            for d, ns in zip(turn.meter.deltas, times, strict=True)
+        ]
+        assert min(late) > 0  # never before it was written
+        ttft_errors_ms = [
+            found.ttft_ms - (times[0] - turn.marks.sent) / 1e6
+            for found, turn, times in zip(figures, turns, truth, strict=True)
+        ]
+        assert all(error > 0 for error in ttft_errors_ms)
+        assert all(found.ttft_ms >= 60 for found in figures)
+        slack_ms = (max(late) - min(late)) / 1e6  # what a busy machine read late is no error of the arithmetic
+        for found, times in zip(figures, truth, strict=True):
+            span_ms = (times[-1] - times[0]) / 1e6
+            assert found.tpot_ms * 99 == pytest.approx(span_ms, abs=slack_ms)
+            assert 99_000 / found.tok_s == pytest.approx(span_ms, abs=slack_ms)
+        assert [found.output_tokens for found in figures] == [100] * 3
+        with measurement:
+            assert median(late) < 3_000_000
+            assert median(ttft_errors_ms) < 3
+            # Gaps and the pace, each against the same figure of the times written.
+            assert median(found.icl_ms.p50 for found in figures) == pytest.approx(
+                median(median(gaps(times)) for times in truth) / 1e6, abs=1
+            )
+            assert median(found.tok_s for found in figures) == pytest.approx(100, rel=0.05)
 
 
 async def test_a_role_chunk_is_no_first_token(up: Upstream, client: OpenAIHTTP):
@@ -171,11 +176,14 @@ def in_time(turn: LiveTurn) -> float:
 
 
 async def test_a_short_limit_is_kept_even_behind_long_ones(up: Upstream, client: OpenAIHTTP):
-    turn = turn_to(up.url, "fault-u12", Limits(connect_s=30, write_s=30, first_byte_s=30, gap_s=0.3))
-    async with asyncio.timeout(LONG_S):
-        await run_turn(turn, client)
-    assert turn.error.kind == "gap_timeout"
-    assert 0.3 <= in_time(turn) < 2
+    for measurement in measurements():
+        turn = turn_to(up.url, "fault-u12", Limits(connect_s=30, write_s=30, first_byte_s=30, gap_s=0.3))
+        async with asyncio.timeout(LONG_S):
+            await run_turn(turn, client)
+        assert turn.error.kind == "gap_timeout"
+        assert in_time(turn) >= 0.3
+        with measurement:
+            assert in_time(turn) < 2
 
 
 async def test_the_limit_on_the_whole_ends_a_stream_that_flows(up: Upstream, client: OpenAIHTTP):
@@ -194,6 +202,29 @@ async def test_a_slow_first_token_is_within_the_limit_on_gaps(up: Upstream, clie
     turn = turn_to(up.url, "ok-role-first", Limits(gap_s=0.1, first_byte_s=5))
     await run_turn(turn, client)
     assert turn.outcome is Outcome.DONE
+
+
+async def test_a_process_that_was_held_up_does_not_take_its_own_silence_for_the_backends(
+    up: Upstream, client: OpenAIHTTP, monkeypatch: pytest.MonkeyPatch
+):
+    async def held_up(x: Exchange) -> None:
+        await x.begin()
+        await x.tokens(TOKENS[:3])
+        await x.send(wire.event(wire.chunk({"content": TOKENS[3]})))
+        hold_up(0.3)  # what was just sent is there to be read, and the limit on gaps has passed
+        await x.tokens(TOKENS[4:])
+        await x.finish(len(TOKENS))
+
+    monkeypatch.setitem(SCENARIOS, "held-up", held_up)
+    turn = turn_to(up.url, "held-up", Limits(gap_s=0.2))
+    await run_turn(turn, client)
+    assert (turn.outcome, turn.error) == (Outcome.DONE, None)
+    assert turn.text == TEXT
+
+
+def hold_up(seconds: float) -> None:
+    """Keep this whole process from doing anything, as a host does that has no time for it."""
+    time.sleep(seconds)
 
 
 async def test_an_answer_that_was_whole_stays_so_while_its_connection_is_waited_for(up: Upstream, client: OpenAIHTTP):

@@ -22,6 +22,7 @@ NS_PER_S = 1_000_000_000
 # What is handled before others get their turn of the loop: about 20 events, a tenth of a millisecond. A stream that is
 # ready whenever it is looked at would otherwise keep every other one waiting.
 PART_BYTES = 4 * 1024
+SECOND_LOOK_S = 0.01  # some turns of the loop: enough to read what has arrived
 
 # Called when the backend has accepted the request, and after each read that completed an event. It may return something
 # to await where no more can be taken for now.
@@ -156,7 +157,8 @@ class Watchdog:
 
     It wakes when a limit could expire and looks at the marks: a token costs it nothing. The next phase may have a
     shorter limit than the present one, so it never sleeps longer than the shortest. The gap limit counts from text to
-    text, so a server that only sends keep-alive comments is found out.
+    text, so a server that only sends keep-alive comments is found out. What has expired is looked at twice: where this
+    process itself was held up, what the backend sent meanwhile is there and is read first.
     """
 
     def __init__(self, meter: StreamMeter, timeout: asyncio.Timeout) -> None:
@@ -166,6 +168,7 @@ class Watchdog:
         self._kind = ""
         self._held = False
         self._resumed_ns = 0
+        self._doubted_ns = 0
         limits = meter.limits
         self._longest_sleep_s = min(limits.connect_s + limits.write_s, limits.first_byte_s, limits.gap_s)
         self._loop = asyncio.get_running_loop()
@@ -199,12 +202,15 @@ class Watchdog:
     def _look(self) -> None:
         kind, due_ns = self._nearest()
         left_ns = due_ns - now_ns()
-        if left_ns <= 0:
+        if left_ns > 0:
+            self._handle = self._loop.call_later(min(left_ns / NS_PER_S, self._longest_sleep_s), self._look)
+        elif due_ns != self._doubted_ns:
+            self._doubted_ns = due_ns
+            self._handle = self._loop.call_later(SECOND_LOOK_S, self._look)
+        else:
             self._kind = kind
             self._timeout.reschedule(self._loop.time())
             self._handle = self._loop.call_later(0, _nothing)
-        else:
-            self._handle = self._loop.call_later(min(left_ns / NS_PER_S, self._longest_sleep_s), self._look)
 
     def _nearest(self) -> tuple[str, int]:
         total_ns = self._started_ns + _ns(self._meter.limits.total_s)
