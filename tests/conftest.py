@@ -47,4 +47,4 @@ def rows(transactional_db: None) -> Iterator[None]:
     """A database that other threads see too, empty before and after; what the writer still holds is written first."""
     yield
     writer.submit(lambda: connection.close())  # the connection of the writer's thread must not outlive the tables
-    assert writer.flush(10), "the writer did not finish"
+    assert writer.flush(60), "the writer did not finish"

@@ -25,8 +25,9 @@ import orjson
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
-READY_S = 30
-STOP_S = 8
+# These only end what hangs, on a machine however busy. How long a stop may take: tests/server, tests/web.
+READY_S = 120
+STOP_S = 60
 # What a developer's shell may have set and a test must not inherit.
 SETTINGS = (
     "ALLOWED_HOSTS", "DATABASE_URL", "DEBUG", "HOST", "HTTPS", "OPERATOR_TOKEN", "PORT", "SECRET_KEY", "SIMULATOR_URL",
@@ -158,7 +159,7 @@ class Browser:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.url + path, data, named, method=method)
         try:
-            with self._opener.open(request, timeout=30) as response:
+            with self._opener.open(request, timeout=60) as response:
                 return Reply(response.status, response.headers, response.read())
         except urllib.error.HTTPError as error:
             with error:

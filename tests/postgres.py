@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from tests.live import free_port
 
-START_S = 20
+START_S = 120
 NOBODY = 65534
 
 
@@ -59,7 +59,7 @@ def running(bin_folder: Path, prefix: Sequence[str]) -> Iterator[str]:
                 yield f"postgres://tests@127.0.0.1:{port}/postgres"
             finally:
                 server.send_signal(signal.SIGINT)  # fast: do not wait for clients
-                server.wait(20)
+                server.wait(60)
 
 
 def wait_until_ready(bin_folder: Path, port: int, server: subprocess.Popen[bytes], log: Path) -> None:

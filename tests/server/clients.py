@@ -13,7 +13,7 @@ def connect(port: int, receive_buffer: int | None = None) -> socket.socket:
     sock = socket.socket()
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.settimeout(10)
+    sock.settimeout(60)  # only ends what hangs
     try:
         sock.connect(("127.0.0.1", port))
     except OSError:
@@ -120,7 +120,7 @@ def send_until_blocked(sock: socket.socket, data: bytes) -> int:
             sent += sock.send(view[sent : sent + 65536])
     except TimeoutError:
         pass
-    sock.settimeout(10)
+    sock.settimeout(60)
     return sent
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostwatch import Patience
 from tests.server.clients import get
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,9 @@ class Running:
         self.process.send_signal(number)
 
     def wait(self, seconds: float = 5) -> int:
-        return self.process.wait(timeout=seconds)
+        """Return the exit code; fail if the process does not end within these seconds."""
+        eventually(lambda: self.process.poll() is not None, "the process ends", seconds)
+        return int(self.process.returncode)
 
 
 @contextmanager
@@ -77,11 +80,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         yield lambda **limits: stack.enter_context(running(tmp_path, **limits))
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 5) -> None:
-    """Return as soon as the condition holds; fail if it never does."""
-    end = time.monotonic() + seconds
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Return as soon as the condition holds; fail if it does not within these seconds."""
+    patience = Patience(seconds)
     while not condition():
-        assert time.monotonic() < end, f"never happened: {what}"
+        assert patience.left, f"never happened: {what}"
         time.sleep(0.01)
 
 

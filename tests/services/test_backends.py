@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from io import StringIO
+
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.management import CommandError, call_command
 
 from webapp.models import Backend
 from webapp.services import backends
@@ -109,3 +113,35 @@ def test_a_seeded_backend_that_was_removed_comes_back_with_the_next_seed() -> No
     assert backends.remove("oci-llama-70b")
     assert not backends.remove("oci-llama-70b")
     assert backends.seed() == 1
+
+
+def said_by(*arguments: str) -> str:
+    """Return what the command says."""
+    out = StringIO()
+    call_command("backend", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command_adds_changes_lists_and_removes_a_backend() -> None:
+    address = ("--url", "http://127.0.0.1:9/v1/")
+    assert said_by("add", "mine", *address, "--model", "one") == "mine added.\n"
+    assert said_by("add", "mine", *address, "--model", "two", "--label", "Mine") == "mine changed.\n"
+    (row,) = json.loads(said_by("list", "--json"))
+    assert (row["slug"], row["label"], row["model"], row["url"]) == ("mine", "Mine", "two", "http://127.0.0.1:9/v1")
+    assert "Mine" in said_by("list")
+    assert said_by("remove", "mine") == "mine removed.\n"
+    assert "No backends yet" in said_by("list")
+
+
+def test_the_command_refuses_in_one_sentence_and_changes_nothing() -> None:
+    backends.seed()
+    seeded = Backend.objects.get(slug="oci-llama-70b")
+    for arguments, sentence in (
+        (("remove", "nobody"), "There is no backend 'nobody'"),
+        (("add", "oci-llama-70b", "--url", "http://127.0.0.1:9/v1", "--model", "m"), "built-in simulator"),
+        (("add", "mine", "--url", "no address", "--model", "m"), "http"),
+    ):
+        with pytest.raises(CommandError, match=sentence):
+            said_by(*arguments)
+    assert not Backend.objects.filter(slug="mine").exists()
+    assert Backend.objects.get(slug="oci-llama-70b").base_url == seeded.base_url == ""

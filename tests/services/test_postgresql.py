@@ -11,7 +11,7 @@ import pytest
 from tests import postgres
 from tests.live import ROOT
 
-SUITE_S = 150
+SUITE_S = 600
 
 
 @pytest.mark.skipif(os.environ.get("DATABASE_URL", "").startswith("postgres"), reason="this is that run")

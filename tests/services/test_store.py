@@ -47,7 +47,7 @@ async def finished(run: Run) -> Comparison:
 
 
 async def stored(run: Run) -> Comparison:
-    assert await writer.flushed(5)
+    assert await writer.flushed(60)
     return await in_thread(lambda: Comparison.objects.prefetch_related("turns").get(id=run.id))
 
 
@@ -143,7 +143,7 @@ async def test_nothing_is_written_between_the_first_and_the_last_byte(up: Upstre
     run = Run(Ask(prompt="Hello"), entries_for([(spec(up, "fault-u12"), "")]))
     run.start()
     await up.request(1)
-    assert await writer.flushed(5)
+    assert await writer.flushed(60)
     submit = writer.submit
     writer.submit = lambda write: (written.append("a row"), submit(write))[1]  # type: ignore[method-assign]
     try:
@@ -232,5 +232,5 @@ def test_a_run_that_is_not_to_be_kept_leaves_no_row(rows: None) -> None:
     run = Run(Ask(prompt="Hello"), [], keep=False)
     store.begin(run)
     store.finish(run)
-    assert writer.flush(10)
+    assert writer.flush(60)
     assert not Comparison.objects.exists()

@@ -13,6 +13,7 @@ import openai
 import orjson
 import pytest
 
+from tests.hostwatch import Patience
 from tests.live import LiveApp
 from tests.upstreams import Upstream, scripted_upstream
 from tests.upstreams.exchange import Request
@@ -87,11 +88,18 @@ def asked(upstream: Upstream) -> list[Request]:
     return [request for request in upstream.requests if request.method == "POST"]
 
 
-async def eventually(condition: Callable[[], object], what: str, seconds: float = 5) -> None:
-    """Return as soon as the condition holds; fail if it never does."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        pytest.fail(f"never happened: {what}")
+async def eventually(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Return as soon as the condition holds; fail if it does not within these seconds."""
+    patience = Patience(seconds)
+    while not condition():
+        assert patience.left, f"never happened: {what}"
+        await asyncio.sleep(0.005)
+
+
+async def page_with(app: LiveApp, path: str, part: str) -> str:
+    """Return a page as soon as it holds `part`, which is written after the answer."""
+    browser, patience = app.browser(), Patience(30)
+    while part not in (shown := (await asyncio.to_thread(browser.get, path)).text):
+        assert patience.left, f"{part} never came to {path}"
+        await asyncio.sleep(0.02)
+    return shown

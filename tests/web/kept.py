@@ -18,7 +18,7 @@ from webapp.services.writer import writer
 def kept_run(*models: str, prompt: str = "Hello", **ask: Any) -> tuple[Run, Comparison]:
     """Run a comparison of these scenarios of the scripted server; return it and what was stored."""
     run = asyncio.run(_run(models, Ask(prompt=prompt, **ask)))
-    assert writer.flush(5)
+    assert writer.flush(60)
     return run, Comparison.objects.prefetch_related("turns").get(id=run.id)
 
 

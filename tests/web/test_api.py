@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import aiohttp
 import openai
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from tests.live import LiveApp
 from tests.upstreams import Upstream
 from tests.upstreams.wire import REASONING, TEXT, TOKENS
-from tests.web.conftest import HELLO, AddBackend, asked, stream_events
+from tests.web.conftest import HELLO, AddBackend, asked, page_with, stream_events
 
 
 async def test_the_official_client_lists_the_backends(live_app: LiveApp, client: openai.AsyncOpenAI) -> None:
@@ -154,8 +152,4 @@ async def test_the_answer_names_its_turn_and_the_turn_is_kept(
     async with http.post("/v1/chat/completions", json=body) as reply:
         turn = reply.headers["X-Splitsecond-Turn"]
         await reply.read()
-    browser = live_app.browser()
-    async with asyncio.timeout(5):
-        while turn not in (page := (await asyncio.to_thread(browser.get, "/runs/")).text):
-            await asyncio.sleep(0.02)
-    assert "A prompt to be found again" in page
+    assert "A prompt to be found again" in await page_with(live_app, "/runs/", turn)

@@ -64,7 +64,7 @@ async def test_each_lane_brings_what_scripts_rely_on_and_how_far_off_it_is(live_
 async def answering(app: LiveApp, slug: str) -> None:
     """Return once the simulator is in the middle of an answer of this model."""
     before = None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             told = await asyncio.to_thread(Browser(app.sim_url).get, "/metrics.json")
             model = orjson.loads(told.body)["models"][slug]

@@ -12,7 +12,7 @@ from tests.live import LiveApp
 from tests.upstreams import Upstream, wire
 from tests.upstreams.exchange import Exchange
 from tests.upstreams.scripted import SCENARIOS
-from tests.web.conftest import AddBackend, OpenPage
+from tests.web.conftest import AddBackend, OpenPage, page_with
 from webapp.services.markdown import TAGS
 
 PAYLOADS = (
@@ -124,12 +124,8 @@ async def test_a_hostile_answer_is_shown_as_text_wherever_it_is_shown(
         outside = [fragment for fragment in page.fragments if "alert(1)" in fragment]
         assert all(f'id="answer-{lane}"' in fragment for fragment in outside)
         arena = page.arena
-    browser = live_app.browser()
-    async with asyncio.timeout(5):
-        while "alert(1)" not in (shown := (await asyncio.to_thread(browser.get, f"/runs/{run}/")).text):
-            await asyncio.sleep(0.02)
-    check(shown)
-    check((await asyncio.to_thread(browser.get, f"/?arena={arena}")).text)
+    check(await page_with(live_app, f"/runs/{run}/", "alert(1)"))
+    check((await asyncio.to_thread(live_app.browser().get, f"/?arena={arena}")).text)
 
 
 async def test_it_is_shown_as_text_in_the_history_of_the_next_turn_too(

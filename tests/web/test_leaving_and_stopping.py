@@ -16,6 +16,7 @@ import pytest
 from channels.testing import WebsocketCommunicator
 from websockets.exceptions import ConnectionClosed
 
+from tests.hostwatch import Patience
 from tests.live import LiveApp, Process, live, start_server, wait_until_healthy
 from tests.upstreams import Upstream, scripted_upstream
 from tests.upstreams.wire import TEXT, TOKENS
@@ -65,13 +66,14 @@ async def test_a_stop_signal_keeps_every_token_says_so_in_every_stream_and_takes
                 while [page.text(lane) for lane in page.lanes] != [text, text, ""]:
                     await page.until("deltas")
                 await reply.content.readuntil(TOKENS[2].encode())
-                began = time.monotonic()
                 app.server.popen.send_signal(signal.SIGTERM)
+                poll = app.server.popen.poll
+                ended = asyncio.ensure_future(eventually(lambda: poll() is not None, "the server ended", STOP_S))
                 with pytest.raises(ConnectionClosed) as closed:
                     await page.until("never")
                 rest = await reply.content.read()
-                assert await asyncio.to_thread(app.server.popen.wait, STOP_S) == 0
-                assert time.monotonic() - began < STOP_S
+                await ended
+                assert poll() == 0
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1012
             assert b"shutting down" in rest
@@ -103,9 +105,9 @@ async def test_what_a_killed_server_left_running_is_ended_at_the_next_start(tmp_
 
 
 def wait_for_run(app: LiveApp, run: str) -> None:
-    end = time.monotonic() + 5
+    patience = Patience(30)
     while app.browser().get(f"/runs/{run}/").status != 200:
-        assert time.monotonic() < end
+        assert patience.left
         time.sleep(0.02)
 
 
@@ -133,7 +135,7 @@ async def test_the_same_application_runs_under_uvicorn(live_app: LiveApp, tmp_pa
                 await asyncio.to_thread(app.browser().post, f"/backends/{model}/remove/")
     finally:
         process.popen.send_signal(signal.SIGTERM)
-        code = await asyncio.to_thread(process.popen.wait, 10)
+        code = await asyncio.to_thread(process.popen.wait, 60)
         process.end()
     assert code in (0, -signal.SIGTERM)
     assert "Application shutdown complete" in process.log
@@ -141,10 +143,10 @@ async def test_the_same_application_runs_under_uvicorn(live_app: LiveApp, tmp_pa
 
 
 def announced(process: Process) -> str:
-    end = time.monotonic() + 20
+    patience = Patience(60)
     while not (found := re.search(r"running on (http://\S+)", process.log)):
         assert process.popen.poll() is None, process.log
-        assert time.monotonic() < end, process.log
+        assert patience.left, process.log
         time.sleep(0.02)
     return found.group(1)
 
@@ -207,7 +209,7 @@ async def test_a_page_that_cannot_be_followed_is_closed_so_that_it_comes_back(
 
     monkeypatch.setattr("webapp.views.follower.Follower._attached", broken)
     await communicator.send_json_to({"action": "attach"})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (message := await communicator.receive_output())["type"] != "websocket.close":
             pass
     assert message["code"] == 1011

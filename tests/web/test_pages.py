@@ -220,6 +220,6 @@ async def test_a_model_with_nul_in_its_name_is_not_there(rows: None) -> None:
     body = orjson.dumps({"model": "a\0b", "messages": [{"role": "user", "content": "x"}]})
     headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
     communicator = HttpCommunicator(application, "POST", "/v1/chat/completions", body=body, headers=headers)
-    response = await communicator.get_response(timeout=5)
+    response = await communicator.get_response(timeout=60)
     assert response["status"] == 404
     assert orjson.loads(response["body"])["error"]["code"] == "model_not_found"
