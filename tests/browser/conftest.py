@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from playwright.async_api import Browser, Page, async_playwright
 from tests.browser.stage import Stage
 from tests.chromium import ARGUMENTS, find
 from tests.live import LiveApp
+from tests.upstreams import wire
+from tests.upstreams.exchange import Exchange
+from tests.upstreams.scripted import SCENARIOS, scripted_upstream
+from tests.upstreams.wire import TOKENS
 
 HERE = Path(__file__).parent
 # What Chromium and htmx log when a test cuts the line.
@@ -45,7 +50,7 @@ async def chromium() -> AsyncIterator[Browser]:
 async def page(chromium: Browser, request: pytest.FixtureRequest) -> AsyncIterator[Page]:
     context = await chromium.new_context(viewport={"width": 1280, "height": 720})
     page = await context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # only ends what hangs
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
@@ -68,16 +73,61 @@ def backend(live_app: LiveApp) -> Iterator[Backends]:
 
 
 class Backends:
-    """Backends that a test adds; gone when it ends."""
+    """Backends that a test adds as an operator does, by a form; gone when it ends."""
 
     def __init__(self, app: LiveApp) -> None:
-        self.app, self.slugs = app, list[str]()
+        self.app, self.slugs, self._operator = app, list[str](), app.browser()
 
     def __call__(self, slug: str, model: str, url: str = "") -> str:
-        self.app.manage("backend", "add", slug, "--url", url or f"{self.app.sim_url}/v1", "--model", model)
+        fields = {"slug": slug, "label": slug, "kind": "openai", "model": model}
+        reply = self._operator.post("/backends/add/", {**fields, "base_url": url or f"{self.app.sim_url}/v1"})
+        assert reply.status == 302, reply.text
         self.slugs.append(slug)
         return slug
 
     def remove(self) -> None:
         for slug in self.slugs:
-            self.app.manage("backend", "remove", slug)
+            reply = self._operator.post(f"/backends/{slug}/remove/")
+            assert reply.status == 302, reply.text
+
+
+class Held:
+    """A backend in the middle of its answer for as long as a test wants: three tokens, and after `go` the rest."""
+
+    def __init__(self, slug: str) -> None:
+        self.slug = slug
+        self._go = asyncio.Event()
+
+    def go(self) -> None:
+        self._go.set()
+
+    async def answer(self, x: Exchange) -> None:
+        await x.begin()
+        await x.tokens(TOKENS[:3])
+        await self._go.wait()
+        await x.tokens(TOKENS[3:])
+        await x.finish(len(TOKENS))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def held(backend: Backends, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Held]:
+    async with scripted_upstream() as upstream:
+        held = Held(backend("browser-held", "held", upstream.url))
+        monkeypatch.setitem(SCENARIOS, "held", held.answer)
+        yield held
+
+
+async def lines(x: Exchange) -> None:
+    """A line of text every 20 ms until the client leaves."""
+    await x.begin()
+    while not x.connection.left.is_set():
+        await x.send(wire.event(wire.chunk({"content": "A line of several words, and the next one. \n"})), "a line")
+        await x.pause(4)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def endless(backend: Backends, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """A backend whose answer has no end: it streams until it is stopped."""
+    monkeypatch.setitem(SCENARIOS, "lines", lines)
+    async with scripted_upstream() as upstream:
+        yield backend("browser-endless", "lines", upstream.url)

@@ -1,8 +1,13 @@
-"""The arena as a person handles it: what tests press and read, so that they need no selectors of their own."""
+"""The arena as a person handles it: what tests press and read, so that they need no selectors of their own.
+
+Whatever is waited for is waited for by condition; times only end what hangs, on a machine however busy.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
+from typing import Any
 from urllib.parse import urlencode
 
 from playwright.async_api import Locator, Page
@@ -11,7 +16,26 @@ FAST = "wse3-llama-70b"
 SLOW = "h100x2-llama-70b"
 THINKING = "wse3-gpt-oss-120b"
 PROMPT = "Explain why latency matters to a voice assistant."
-RUN_MS = 30_000
+RUN_MS = 120_000
+KEPT_S = 60.0
+
+# Whether the race strip has been the same picture in five of 600 display frames in a row: while it glides or has new
+# text to draw it changes in every other frame at least.
+AT_REST = """
+() => new Promise((resolve) => {
+  const canvas = document.querySelector(".race-canvas");
+  let last = "";
+  let same = 0;
+  const look = (left) => {
+    const picture = canvas.toDataURL();
+    same = picture === last ? same + 1 : 1;
+    last = picture;
+    if (same === 5 || !left) resolve(same === 5);
+    else requestAnimationFrame(() => look(left - 1));
+  };
+  requestAnimationFrame(() => look(600));
+})
+"""
 
 
 class Stage:
@@ -54,8 +78,29 @@ class Stage:
         await self.run()
         await self.finished()
 
+    async def strip_at_rest(self) -> None:
+        """Wait until the race strip has drawn everything and its axis glides no more."""
+        assert await self.page.evaluate(AT_REST)
+
+    async def record(self) -> dict[str, Any]:
+        """Return what is kept of the run on the page, which has ended; its rows are written after its answer."""
+        path = f"{self.url}/runs/{await self.page.get_attribute('#arena', 'data-run')}/record.json"
+        async with asyncio.timeout(KEPT_S):
+            while True:
+                kept = await self.page.request.get(path)
+                if kept.ok and (found := await kept.json())["lanes"]:
+                    return dict(found)
+                await asyncio.sleep(0.02)
+
     def lane(self, place: int) -> LaneView:
         return LaneView(self.page, self.page.locator(".lane").nth(place))
+
+    async def stand(self, *backends: str) -> None:
+        """Wait until the lanes stand in this order."""
+        await self.page.wait_for_function(
+            "(wanted) => [...document.querySelectorAll('.lane select')].map((one) => one.value).join() === wanted",
+            arg=",".join(backends),
+        )
 
     async def lanes(self) -> list[str]:
         """Return the backends of the lanes, in their order."""

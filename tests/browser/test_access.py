@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.browser.conftest import Held
 from tests.browser.stage import FAST, SLOW, Stage
 
 # Contrast of two custom properties in the theme that is on, as WCAG 2.2 computes it.
@@ -43,6 +44,13 @@ LISTEN = """
   window.said = [];
   new MutationObserver(() => said.push(region.textContent))
     .observe(region, {childList: true, characterData: true, subtree: true});
+}
+"""
+COUNT_REFRESHES = """
+() => {
+  window.refreshes = 0;
+  new MutationObserver(() => { refreshes += 1; })
+    .observe(document.querySelector(".figures-main"), {characterData: true, childList: true, subtree: true});
 }
 """
 INKS = ("ink", "ink-2", "ink-muted", "danger", "warn", "good")
@@ -91,21 +99,22 @@ async def test_a_swap_keeps_the_focus_on_the_same_control(stage: Stage) -> None:
     move = f"lane-right-{await stage.lane(0).id()}"
     await stage.page.focus(f"#{move}")
     await stage.page.keyboard.press("Enter")
-    await stage.page.wait_for_selector('.lane:nth-of-type(2) .letter >> text="B"')
-    await stage.page.wait_for_timeout(300)
+    await stage.stand(SLOW, FAST, FAST)
     assert await stage.page.evaluate("document.activeElement.id") == move
 
 
-async def test_the_live_region_tells_what_happened_and_not_every_token(stage: Stage) -> None:
-    await stage.open(FAST, SLOW, max_tokens=100)
+async def test_the_live_region_tells_what_happened_and_not_every_token(stage: Stage, held: Held) -> None:
+    await stage.open(FAST, held.slug, max_tokens=100)
     await stage.page.evaluate(LISTEN)
-    await stage.race()
-    await stage.page.wait_for_timeout(600)
+    await stage.run()
+    await stage.page.wait_for_function("() => said.join(' ').includes('Lane A finished after')")
+    held.go()
+    await stage.finished()
+    verdict = await stage.verdict()
+    await stage.page.wait_for_function("(verdict) => said.join(' ').includes(verdict)", arg=verdict)
     said: list[str] = await stage.page.evaluate("said")
     assert 2 <= len(said) <= 6
-    story = " ".join(said)
-    assert "Lane B finished after" in story
-    assert await stage.verdict() in story
+    assert "Lane B finished after" in " ".join(said)
 
 
 async def test_a_figure_opens_its_definition_by_hover_by_focus_and_by_key(stage: Stage) -> None:
@@ -125,13 +134,14 @@ async def test_a_figure_opens_its_definition_by_hover_by_focus_and_by_key(stage:
         assert word in await popover.inner_text()
 
 
-async def test_a_definition_stays_open_while_its_figure_is_refreshed(stage: Stage) -> None:
-    await stage.open(SLOW)
+async def test_a_definition_stays_open_while_its_figure_is_refreshed(stage: Stage, endless: str) -> None:
+    await stage.open(endless)
     await stage.run()
     await stage.lane(0).reaches("streaming")
     await stage.lane(0).card.locator('[data-define="tok_s"]').hover()
     await stage.page.locator("#definition").wait_for(state="visible")
-    await stage.page.wait_for_timeout(700)
+    await stage.page.evaluate(COUNT_REFRESHES)
+    await stage.page.wait_for_function("() => refreshes >= 3")
     assert await stage.page.locator("#definition").is_visible()
     await stage.page.keyboard.press("Escape")
     await stage.page.keyboard.press("Escape")

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from playwright.async_api import Page
 
-from tests.browser.conftest import Backends
+from tests.browser.conftest import Backends, Held
 from tests.browser.stage import FAST, SLOW, THINKING, Stage
+from tests.upstreams.wire import TOKENS
+
+AT_THEIR_ENDS = """
+() => [...document.querySelectorAll(".lane-text")]
+  .every((one) => one.scrollHeight - one.scrollTop - one.clientHeight < 24)
+"""
+DISPLAY_FRAMES = """
+(count) => new Promise((resolve) => {
+  const next = (left) => left ? requestAnimationFrame(() => next(left - 1)) : resolve();
+  next(count);
+})
+"""
 
 
 async def test_a_first_visit_has_a_prompt_four_lanes_and_one_button(stage: Stage) -> None:
@@ -26,20 +38,23 @@ async def test_a_run_streams_in_every_lane_and_the_verdict_comes_by_itself(stage
     assert "sooner" in await stage.verdict()
 
 
-async def test_figures_are_estimates_while_text_runs_and_exact_when_the_server_has_counted(stage: Stage) -> None:
-    await stage.open(SLOW, max_tokens=150)
+async def test_figures_are_estimates_while_text_runs_and_exact_when_the_server_has_counted(
+    stage: Stage, held: Held
+) -> None:
+    await stage.open(held.slug)
     await stage.run()
     lane = stage.lane(0)
     await lane.reaches("streaming")
     await stage.page.wait_for_selector('.figure[data-key="tok_s"][data-estimated]')
+    held.go()
     await stage.finished()
     assert not await lane.estimated("tok_s")
-    assert await lane.figure("output_tokens") == "150"
+    assert await lane.figure("output_tokens") == str(len(TOKENS))
     assert await lane.milliseconds("ttft") < await lane.milliseconds("e2e")
 
 
-async def test_ctrl_enter_runs_from_the_prompt_and_escape_stops_every_lane(stage: Stage) -> None:
-    await stage.open(SLOW, SLOW)
+async def test_ctrl_enter_runs_from_the_prompt_and_escape_stops_every_lane(stage: Stage, endless: str) -> None:
+    await stage.open(endless, endless)
     await stage.page.focus("#prompt")
     await stage.page.keyboard.press("Control+Enter")
     await stage.lane(0).reaches("streaming")
@@ -50,11 +65,13 @@ async def test_ctrl_enter_runs_from_the_prompt_and_escape_stops_every_lane(stage
     assert await stage.lane(0).text()
 
 
-async def test_one_lane_is_stopped_alone(stage: Stage) -> None:
-    await stage.open(SLOW, SLOW, max_tokens=100)
+async def test_one_lane_is_stopped_alone(stage: Stage, held: Held) -> None:
+    await stage.open(held.slug, held.slug)
     await stage.run()
     await stage.lane(0).reaches("streaming")
     await stage.lane(0).press("Stop lane A")
+    await stage.lane(0).reaches("stopped")
+    held.go()
     await stage.finished()
     assert [await stage.lane(place).state() for place in (0, 1)] == ["stopped", "done"]
 
@@ -93,10 +110,9 @@ async def test_lanes_are_added_swapped_moved_and_removed_in_place(stage: Stage) 
         f'#lane-{await third.id()} option[value="{THINKING}"][selected]', state="attached"
     )
     await stage.lane(2).press("Move lane C left")
-    await stage.page.wait_for_selector(".lane:nth-of-type(2) .lane-head")
-    await _lanes(stage, [FAST, THINKING, SLOW])
+    await stage.stand(FAST, THINKING, SLOW)
     await stage.lane(0).press("Remove lane A")
-    await _lanes(stage, [THINKING, SLOW])
+    await stage.stand(THINKING, SLOW)
     letters = await stage.page.locator(".lane .letter").all_inner_texts()
     assert letters == ["A", "B"]
 
@@ -108,7 +124,7 @@ async def test_a_new_conversation_leaves_nothing_of_the_last_one(stage: Stage) -
     await stage.page.evaluate("document.activeElement.blur()")
     await stage.page.keyboard.press("n")
     await stage.page.wait_for_selector(".lane[data-empty]")
-    await stage.page.wait_for_timeout(100)  # a few display frames
+    await stage.page.evaluate(DISPLAY_FRAMES, 6)
     assert (await stage.lane(0).text(), await stage.lane(0).state()) == ("", "waiting")
     assert await stage.page.is_disabled("#replay")
     await stage.race()
@@ -121,18 +137,9 @@ async def test_a_lane_with_another_backend_shows_nothing_of_the_one_before(stage
     kept = await stage.lane(0).text()
     await stage.lane(1).card.locator("select").select_option(THINKING)
     await stage.page.wait_for_selector(".lane[data-empty]")
-    await stage.page.wait_for_timeout(100)  # a few display frames
+    await stage.page.evaluate(DISPLAY_FRAMES, 6)
     assert (await stage.lane(1).text(), await stage.lane(1).state()) == ("", "waiting")
     assert (await stage.lane(0).text(), await stage.lane(0).state()) == (kept, "done")
-
-
-async def _lanes(stage: Stage, wanted: list[str]) -> None:
-    """Wait until the lanes stand in this order."""
-    for _ in range(100):
-        if await stage.lanes() == wanted:
-            return
-        await stage.page.wait_for_timeout(20)
-    assert await stage.lanes() == wanted
 
 
 async def test_a_lane_moved_by_keyboard_keeps_the_focus_and_every_lane_its_place_in_the_text(stage: Stage) -> None:
@@ -141,11 +148,10 @@ async def test_a_lane_moved_by_keyboard_keeps_the_focus_and_every_lane_its_place
     await stage.lane(2).card.get_by_role("button", name="Move lane C left").focus()
     for order in ([SLOW, THINKING, FAST], [THINKING, SLOW, FAST]):
         await stage.page.keyboard.press("Enter")
-        await _lanes(stage, order)
+        await stage.stand(*order)
     focused = "document.activeElement.closest('.lane-tools') && document.activeElement.closest('.lane').dataset.letter"
     assert await stage.page.evaluate(focused) == "A"
-    left = "(all) => all.map((one) => one.scrollHeight - one.scrollTop - one.clientHeight)"
-    assert max(await stage.page.eval_on_selector_all(".lane-text", left)) < 24
+    await stage.page.wait_for_function(AT_THEIR_ENDS)
 
 
 async def test_eight_lanes_are_the_most_and_one_is_the_least(stage: Stage) -> None:
@@ -185,12 +191,13 @@ async def test_why_it_took_that_long_and_how_far_off_we_are_stands_under_a_simul
     await stage.page.locator("#definition").wait_for(state="visible")
 
 
-async def test_who_was_first_is_said_while_the_others_still_answer(stage: Stage) -> None:
-    await stage.open(FAST, SLOW, SLOW, max_tokens=120)
+async def test_who_was_first_is_said_while_the_others_still_answer(stage: Stage, held: Held) -> None:
+    await stage.open(FAST, held.slug, held.slug, max_tokens=120)
     await stage.run()
     line = stage.page.locator('.verdict-wait:has-text("A done after")')
     await line.wait_for()
     assert (await line.inner_text()).endswith("waiting for B and C")
+    held.go()
     await stage.finished()
     assert "A finished" in await stage.verdict()
 
@@ -253,14 +260,15 @@ async def test_an_agent_loop_is_shown_step_by_step(stage: Stage) -> None:
     assert await stage.lane(0).card.locator(".step-label").count() == 10
 
 
-async def test_lanes_one_after_the_other_do_not_overlap(stage: Stage) -> None:
-    await stage.open(SLOW, SLOW, max_tokens=30)
+async def test_lanes_one_after_the_other_do_not_overlap(stage: Stage, held: Held) -> None:
+    await stage.open(held.slug, SLOW, max_tokens=30)
     await stage.page.click(".settings-summary")
     await stage.page.select_option('[name="order"]', "sequential")
     await stage.page.keyboard.press("Escape")
     await stage.run()
     await stage.lane(0).reaches("streaming")
     assert await stage.lane(1).state() == "waiting"
+    held.go()
     await stage.finished()
     assert await stage.lane(1).state() == "done"
 

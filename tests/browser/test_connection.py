@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import orjson
@@ -9,11 +10,14 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, WebSocket
 
-from tests.browser.conftest import Backends
+from tests.browser.conftest import Backends, Held
 from tests.browser.line import Line, line_to
-from tests.browser.stage import FAST, SLOW, Stage
+from tests.browser.stage import FAST, Stage
 from tests.live import LiveApp
 from tests.upstreams.scripted import Upstream, scripted_upstream
+from tests.upstreams.wire import TEXT, TOKENS
+
+HELD = "".join(TOKENS[:3])
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -50,34 +54,41 @@ def runs(sent: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 async def test_a_page_that_lost_its_line_comes_back_to_the_running_answer_and_misses_nothing(
-    behind: Stage, line: Line
+    behind: Stage, line: Line, held: Held
 ) -> None:
     sent = watch(behind.page)
-    await behind.open(SLOW, max_tokens=120)
+    await behind.open(held.slug)
     await behind.run()
-    await behind.lane(0).reaches("streaming")
+    await behind.page.wait_for_selector(f'.answer:has-text("{HELD}")')
     line.cut()
     await behind.page.wait_for_selector('#link[data-state="offline"]')
-    await behind.page.wait_for_timeout(300)
     line.mend()
     await behind.connected()
+    held.go()
     await behind.finished()
     assert await behind.lane(0).state() == "done"
-    assert await behind.lane(0).figure("output_tokens") == "120"
+    assert await behind.lane(0).figure("output_tokens") == str(len(TOKENS))
     again = [message for message in sent if message["action"] == "attach"][-1]
-    assert again["have"], "it asked for the rest only"
+    assert again["have"] == {await behind.lane(0).id(): 3}, "it asked for the rest only"
     assert len(runs(sent)) == 1
 
 
-async def test_text_that_came_after_a_lost_line_joins_the_text_before_it(behind: Stage, line: Line) -> None:
-    await behind.open(SLOW, SLOW, max_tokens=150)
+async def test_text_that_came_while_the_line_was_lost_joins_the_text_before_it(
+    behind: Stage, line: Line, held: Held
+) -> None:
+    await behind.open(held.slug, held.slug)
     await behind.run()
-    await behind.lane(0).reaches("streaming")
+    await behind.page.locator(f'.answer:has-text("{HELD}")').nth(1).wait_for()
     line.cut()
     await behind.page.wait_for_selector('#link[data-state="offline"]')
+    held.go()
     line.mend()
     await behind.finished()
     recorded = await behind.lane(0).text()
+    await behind.page.keyboard.press("p")
+    await behind.page.locator("#scrub").fill("1000")
+    replayed = await behind.page.locator(".replay-text .plain").all_text_contents()
+    assert replayed == [TEXT, TEXT], "the page itself has it all, in order"
     await behind.page.reload()
     await behind.connected()
     assert await behind.lane(0).text() == recorded
@@ -105,11 +116,10 @@ async def test_what_was_pressed_long_before_the_line_came_back_is_not_sent(behin
     await behind.page.keyboard.press("Control+Enter")
     await behind.page.clock.fast_forward(6000)
     line.mend()
-    for _ in range(20):
-        await behind.page.clock.run_for(1000)
-        if await behind.page.locator('#link[data-state="live"]').count():
-            break
-        await behind.page.wait_for_timeout(50)
+    async with asyncio.timeout(60):
+        while not await behind.page.locator('#link[data-state="live"]').count():
+            await behind.page.clock.run_for(1000)
+            await behind.page.wait_for_timeout(50)
     assert "nothing was sent" in await behind.page.inner_text(".notice-line span")
     assert runs(sent) == []
 
@@ -132,8 +142,8 @@ async def test_a_double_press_asks_the_backend_once(stage: Stage, backend: Backe
     assert [request.method for request in upstream.requests].count("POST") == 1
 
 
-async def test_a_second_tab_follows_the_same_run_and_may_stop_it(stage: Stage) -> None:
-    await stage.open(SLOW)
+async def test_a_second_tab_follows_the_same_run_and_may_stop_it(stage: Stage, endless: str) -> None:
+    await stage.open(endless)
     other = await stage.page.context.new_page()
     await other.goto(stage.page.url)
     await stage.run()
@@ -143,12 +153,13 @@ async def test_a_second_tab_follows_the_same_run_and_may_stop_it(stage: Stage) -
     assert await stage.lane(0).state() == "stopped"
 
 
-async def test_a_page_that_was_frozen_catches_up(stage: Stage) -> None:
-    await stage.open(SLOW, max_tokens=100)
+async def test_a_page_that_was_frozen_catches_up(stage: Stage, held: Held) -> None:
+    await stage.open(held.slug)
     control = await stage.page.context.new_cdp_session(stage.page)
     await stage.run()
     await stage.lane(0).reaches("streaming")
     await control.send("Page.setWebLifecycleState", {"state": "frozen"})
+    held.go()
     await control.send("Page.setWebLifecycleState", {"state": "active"})
     await stage.finished()
-    assert await stage.lane(0).figure("output_tokens") == "100"
+    assert await stage.lane(0).figure("output_tokens") == str(len(TOKENS))

@@ -15,12 +15,12 @@ async def test_a_run_is_listed_and_its_pages_show_text_figures_and_timeline_agai
     await stage.race()
     text, total = await stage.lane(1).text(), await stage.lane(1).figure("e2e")
     page = stage.page
-    await page.wait_for_timeout(500)  # the row is written after the answer
+    await stage.record()
     await page.click('nav a:has-text("Runs")')
     await page.locator('.run-title:has-text("What does a listener hear first?")').first.click()
     assert "A finished" in await stage.verdict()
     await page.wait_for_selector('.race-canvas[data-rows="2"]')
-    await page.wait_for_timeout(300)
+    await stage.strip_at_rest()
     assert await stage.page.evaluate(PAINTED, [1, 2]) > 10
     assert await stage.lane(1).text() == text
     assert await stage.lane(1).figure("e2e") == total
@@ -36,7 +36,7 @@ async def kept_run(stage: Stage, prompt: str) -> Locator:
     """Ask one lane, and return the run's entry on the list of runs."""
     await stage.open(FAST, prompt=prompt, max_tokens=20)
     await stage.race()
-    await stage.page.wait_for_timeout(500)  # the row is written after the answer
+    await stage.record()
     await stage.page.goto(f"{stage.url}/runs/")
     return stage.page.locator(f'.run:has-text("{prompt}")').first
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from tests.browser.stage import FAST, SLOW, Stage
 
@@ -45,21 +46,42 @@ MOVED = """
 """
 
 
+# How wide the part of the strip is that PAINTED looks at, as a share of the whole time axis, and where it begins.
+LOOKED_AT = """
+() => {
+  const { clientWidth } = document.querySelector(".race-canvas");
+  const plot = clientWidth - 200 - 96;
+  return { plot, from: 10, to: 10 + clientWidth - 300 };
+}
+"""
+MARKS = 20  # columns that the first text's ring and the flag at the end may paint
+
+
 async def race(stage: Stage) -> None:
     await stage.open(FAST, SLOW, max_tokens=120)
     await stage.race()
-    await stage.page.wait_for_timeout(400)  # the axis glides to its end
+    await stage.strip_at_rest()
+
+
+def columns(record: dict[str, Any], place: int, looked_at: dict[str, int]) -> set[int]:
+    """Return the columns in which a text of this lane arrived, by the run's own record."""
+    scale = looked_at["plot"] / max(lane["end_us"] for lane in record["lanes"])
+    found = {int(delta[0] * scale) for delta in record["lanes"][place]["d"]}
+    return {column for column in found if looked_at["from"] <= column < looked_at["to"]}
 
 
 async def test_every_lane_is_drawn_and_the_slow_one_is_longer(stage: Stage) -> None:
     await race(stage)
-    fast, slow = [await stage.page.evaluate(PAINTED, [place, 2]) for place in (0, 1)]
-    assert fast > 5
-    assert slow > 3 * fast
+    record, looked_at = await stage.record(), await stage.page.evaluate(LOOKED_AT)
+    for place in (0, 1):
+        drawn, due = await stage.page.evaluate(PAINTED, [place, 2]), len(columns(record, place, looked_at))
+        assert due <= drawn <= 2 * due + MARKS, "a column for each text, a lone one twice as wide"
+    fast, slow = (lane["end_us"] for lane in record["lanes"])
+    assert slow > fast
 
 
-async def test_the_strip_moves_at_display_rate_while_lanes_run(stage: Stage) -> None:
-    await stage.open(SLOW, max_tokens=600)
+async def test_the_strip_moves_at_display_rate_while_lanes_run(stage: Stage, endless: str) -> None:
+    await stage.open(endless)
     await stage.run()
     await stage.lane(0).reaches("streaming")
     found = await stage.page.evaluate(MOVED, 40)
@@ -70,7 +92,7 @@ async def test_the_strip_moves_at_display_rate_while_lanes_run(stage: Stage) -> 
 
 async def test_photo_finish_freezes_every_lane_at_the_instant_the_fastest_ended(stage: Stage) -> None:
     await race(stage)
-    whole = await stage.lane(1).text()
+    whole = await stage.lane(1).card.locator(".answer").text_content()
     final = [await stage.lane(place).figure("e2e") for place in (0, 1)]
     await stage.page.keyboard.press("p")
     await stage.page.wait_for_selector("body[data-replay]")
@@ -82,8 +104,10 @@ async def test_photo_finish_freezes_every_lane_at_the_instant_the_fastest_ended(
     notes = await stage.page.locator(".replay-note").all_inner_texts()
     assert notes[0] == "finished"
     assert notes[1].endswith("% of its answer") or notes[1] == "nothing yet"
-    shown = await stage.lane(1).card.locator(".replay-text").inner_text()
-    assert len(shown) < len(whole) / 2
+    shown = "".join(await stage.lane(1).card.locator(".replay-text .plain").all_text_contents())
+    first, other = (await stage.record())["lanes"]
+    assert shown == "".join(text for at_us, _, text, *_ in other["d"] if at_us <= first["end_us"])
+    assert shown != whole
     assert await stage.page.get_attribute("#photo", "aria-pressed") == "true"
     await stage.page.keyboard.press("l")
     assert [await stage.lane(place).figure("e2e") for place in (0, 1)] == final
@@ -92,7 +116,7 @@ async def test_photo_finish_freezes_every_lane_at_the_instant_the_fastest_ended(
 
 async def test_figures_at_a_moment_are_marked_as_estimates_and_unknown_ones_are_empty(stage: Stage) -> None:
     await race(stage)
-    await stage.page.locator("#scrub").fill("500")
+    await stage.page.locator("#scrub").fill("900")
     assert await stage.lane(1).estimated("tok_s")
     assert await stage.lane(1).figure("icl_p99") == "–"
     assert await stage.lane(1).milliseconds("ttft") > 0
@@ -100,25 +124,33 @@ async def test_figures_at_a_moment_are_marked_as_estimates_and_unknown_ones_are_
 
 async def test_a_replay_runs_in_slow_motion_and_can_be_paused(stage: Stage) -> None:
     await race(stage)
+    clock, moment = stage.page.clock, stage.page.locator("#scrub")
     await stage.page.select_option("#replay-speed", "0.5")
+    await clock.install()
+    await clock.pause_at(await stage.page.evaluate("Date.now() + 1000"))
     await stage.page.click("#replay")
-    await stage.page.wait_for_timeout(500)
+    await clock.run_for(500)
     await stage.page.keyboard.press("r")
-    at = await stage.lane(1).milliseconds("e2e")
-    assert 50 < at < 1500, "half a second at half speed, not the end"
-    await stage.page.wait_for_timeout(200)
-    assert await stage.lane(1).milliseconds("e2e") == at
+    at = await moment.get_attribute("aria-valuetext") or ""
+    assert 230 <= float(at.removesuffix(" ms")) <= 250, "half a second at half speed, less a frame"
+    await clock.run_for(200)
+    assert await moment.get_attribute("aria-valuetext") == at
     assert await stage.page.inner_text("#replay-word") == "Replay"
 
 
-async def test_photo_finish_works_while_the_slow_lane_still_runs(stage: Stage) -> None:
-    await stage.open(FAST, SLOW)
+async def test_photo_finish_works_while_the_slow_lane_still_runs(stage: Stage, endless: str) -> None:
+    await stage.open(FAST, endless, max_tokens=20)
     await stage.run()
     await stage.lane(0).reaches("done")
     await stage.page.keyboard.press("p")
-    before = await stage.lane(1).card.locator(".replay-text").inner_text()
-    await stage.page.wait_for_timeout(500)
-    assert await stage.lane(1).card.locator(".replay-text").inner_text() == before
+    card = stage.lane(1).card
+    before = await card.locator(".replay-text").text_content() or ""
+    arrived = len(await card.locator(".answer").text_content() or "")
+    await stage.page.wait_for_function(
+        "([id, more]) => document.getElementById(id).textContent.length > more",
+        arg=[f"answer-{await stage.lane(1).id()}", arrived + len(before) + 100],
+    )
+    assert await card.locator(".replay-text").text_content() == before
     assert await stage.lane(1).state() == "streaming"
     await stage.page.keyboard.press("Escape")
     await stage.finished()
@@ -150,7 +182,7 @@ async def test_the_limit_of_a_voice_turn_is_on_the_strip_however_early_the_answe
     await stage.page.keyboard.press("4")
     await stage.page.wait_for_selector("#scenario-voice[aria-pressed=true]")
     await stage.race()
-    await stage.page.wait_for_timeout(400)
+    await stage.strip_at_rest()
     ends = await stage.page.evaluate(PAINTED, [0, 1])
     assert ends < 200, "the answer ends far left of the limit"
 
@@ -184,4 +216,5 @@ async def test_they_do_so_of_an_agent_loop_too(stage: Stage) -> None:
     await stage.page.keyboard.press("3")
     await stage.page.wait_for_selector("#scenario-agent[aria-pressed=true]")
     await stage.race()
+    await stage.strip_at_rest()
     assert spaced(await stage.lane(0).figure("elapsed")) in await stage.page.evaluate("[...written]")

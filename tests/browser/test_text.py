@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser.conftest import Backends
-from tests.browser.stage import SLOW, Stage
+from tests.browser.stage import RUN_MS, SLOW, Stage
 from tests.upstreams.exchange import Exchange
 from tests.upstreams.scripted import SCENARIOS, Upstream, scripted_upstream
 
@@ -34,6 +34,7 @@ LAST_LINES = """
 })
 """
 FROM_END = "(pane) => pane.scrollHeight - pane.scrollTop - pane.clientHeight"
+GROWN = "([pane, length]) => pane.textContent.length > length + 500"
 
 
 async def hostile(x: Exchange) -> None:
@@ -68,22 +69,24 @@ async def test_text_stays_at_its_end_while_it_streams(stage: Stage) -> None:
     assert await pane.evaluate(FROM_END) < 2
 
 
-async def test_text_stays_where_someone_reads(stage: Stage) -> None:
-    await stage.open(SLOW, max_tokens=300)
+async def test_text_stays_where_someone_reads(stage: Stage, endless: str) -> None:
+    await stage.open(endless)
     await stage.run()
     pane = stage.lane(0).card.locator(".lane-text")
-    while not await pane.evaluate("(pane) => pane.scrollHeight > 2 * pane.clientHeight"):
-        await stage.page.wait_for_timeout(50)
+    box = await pane.element_handle()
+
+    async def more_has_come() -> None:
+        await stage.page.wait_for_function(GROWN, arg=[box, len(await pane.text_content() or "")])
+
+    await stage.page.wait_for_function("(pane) => pane.scrollHeight > 2 * pane.clientHeight", arg=box)
     await pane.hover()
-    await stage.page.mouse.wheel(0, -10_000)
-    await stage.page.wait_for_timeout(200)
-    top = await pane.evaluate("(pane) => pane.scrollTop")
-    length = len(await pane.inner_text())
-    await stage.page.wait_for_timeout(400)
-    assert len(await pane.inner_text()) > length, "it still streams"
-    assert await pane.evaluate("(pane) => pane.scrollTop") == top
-    await stage.page.mouse.wheel(0, 10_000)
-    await stage.page.wait_for_timeout(300)
+    await stage.page.mouse.wheel(0, -100_000)
+    await stage.page.wait_for_function("(pane) => pane.scrollTop === 0", arg=box)
+    await more_has_come()
+    assert await pane.evaluate("(pane) => pane.scrollTop") == 0
+    await stage.page.mouse.wheel(0, 100_000)
+    await stage.page.wait_for_function(f"(pane) => ({FROM_END})(pane) < 24", arg=box)
+    await more_has_come()
     assert await pane.evaluate(FROM_END) < 40, "it follows again once they are back"
     await stage.page.keyboard.press("Escape")
     await stage.finished()
@@ -122,7 +125,7 @@ async def test_a_long_text_without_line_ends_is_cut_where_it_wraps_and_loses_not
     await stage.race()
     await stage.page.select_option("#replay-speed", "1")
     await stage.page.click("#replay")
-    await stage.page.wait_for_selector('#replay[data-playing="false"]')
+    await stage.page.wait_for_selector('#replay[data-playing="false"]', timeout=RUN_MS)
     blocks = stage.lane(0).card.locator(".replay-text .block")
     texts = await blocks.all_text_contents()
     assert len(texts) > 3

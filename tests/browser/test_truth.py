@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 from tests.browser.stage import FAST, SLOW, THINKING, LaneView, Stage
-from tests.live import LiveApp
 from tests.stamps import KEYS, RUNS, TOKENS, Lateness, Reported, check
 
 LANES = (FAST, THINKING, "b200-gpt-oss-120b", SLOW)
@@ -21,25 +17,14 @@ async def shown(lane: LaneView, key: str) -> Reported | None:
     return Reported(float(digits) * unit_ms, unit_ms * 10**-decimals * 0.501)
 
 
-async def record(app: LiveApp, run: str | None) -> list[dict[str, Any]]:
-    """Return the lanes of a run that has just ended, as soon as they are kept."""
-    for _ in range(100):
-        lanes: list[dict[str, Any]] = (await asyncio.to_thread(app.json, f"/runs/{run}/record.json"))["lanes"]
-        if len(lanes) == len(LANES):
-            return lanes
-        await asyncio.sleep(0.05)
-    raise AssertionError("the run was not kept")
-
-
-async def test_what_four_lanes_show_agrees_with_the_simulators_own_clock(stage: Stage, live_app: LiveApp) -> None:
+async def test_what_four_lanes_show_agrees_with_the_simulators_own_clock(stage: Stage) -> None:
     await stage.open(*LANES, max_tokens=TOKENS)
     agreed: set[tuple[int, str]] = set()
     wanted = {(place, key) for place in range(len(LANES)) for key in KEYS}
     for _ in range(RUNS):
         async with Lateness() as late:
             await stage.race()
-        kept = await record(live_app, await stage.page.get_attribute("#arena", "data-run"))
-        for place, lane in enumerate(kept):
+        for place, lane in enumerate((await stage.record())["lanes"]):
             figures = {key: await shown(stage.lane(place), key) for key in KEYS}
             agreed |= {(place, key) for key in check(lane, figures, late.ms)}
         if agreed == wanted:
