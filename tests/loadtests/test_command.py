@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import urllib.request
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from django.core.management import CommandError, call_command
 
 from tests.live import ROOT, LiveApp
 from tests.loadtests.generator import environment_of
+from webapp.core.loadplan import Plan, Target
+from webapp.management.commands.load import Command
 from webapp.services.loadplans import Refusal, Where, Wishes, plan
 
 BACKEND = "wse3-llama-70b"
@@ -91,6 +94,20 @@ def test_a_search_is_answered_in_one_sentence_and_shown_in_the_page(live_app: Li
         page = answer.read().decode()
     assert sentence in page
     assert "chart/how-many-users.json" in page
+
+
+def test_a_series_of_which_nothing_was_measured_leaves_no_results_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise Refusal("The load generator failed.")
+
+    monkeypatch.setattr(Command, "_run", refused)
+    (tmp_path / "summary.json").write_text("{}")
+    plan = Plan((Target("a", "http://127.0.0.1:9/v1", "a"),), "sweep", loads=(1.0, 2.0))
+    with pytest.raises(Refusal, match="Nothing was measured"):
+        Command(stdout=StringIO())._series(plan, tmp_path, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.json"]
 
 
 def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from webapp.clock import now_ns
 from webapp.core.loadplan import Plan
 from webapp.core.loadsummary import INTERRUPTED, STOPPED
 from webapp.services import loadsearch
-from webapp.services.loadprocess import LoadProcess, control, kill_group
+from webapp.services.loadprocess import LoadProcess, control, kill_group, prepare
 from webapp.services.loadresults import read_live, results
 
 INSIST_S = 8.0
@@ -53,8 +53,7 @@ class Job:
         if not self._plan.is_series:
             self._generate(self._plan, self._folder)
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "params.json").write_bytes(orjson.dumps(self._plan.checked().as_data()))
+        prepare(self._plan, self._folder)
         loadsearch.series(self._plan, self._folder, self._step, told=self._tell)
 
     def stop(self) -> None:

@@ -25,15 +25,21 @@ LEFT = ("control.json", "summary.json", "charts.json", "vllm.json", "requests.js
 STOP_S, TERM_S, KILL_S = 4.0, 4.0, 2.0
 
 
+def prepare(plan: Plan, folder: Path) -> Path:
+    """Make a run's folder, with its parameters and nothing of an earlier run; return the file of parameters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in LEFT:
+        (folder / name).unlink(missing_ok=True)
+    params = folder / "params.json"
+    params.write_bytes(orjson.dumps(plan.checked().as_data()))
+    return params
+
+
 class LoadProcess:
     """One running Locust. Create it in a thread that outlives it: the kernel's parent is that thread."""
 
     def __init__(self, plan: Plan, folder: Path, keys: Mapping[str, str] | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in LEFT:  # of an earlier run in the same folder
-            (folder / name).unlink(missing_ok=True)
-        params = folder / "params.json"
-        params.write_bytes(orjson.dumps(plan.checked().as_data()))
+        params = prepare(plan, folder)
         self.folder = folder
         environment = {name: os.environ[name] for name in KEPT if name in os.environ} | dict(keys or {})
         environment["SPLITSECOND_PARENT"] = str(os.getpid())

@@ -24,7 +24,7 @@ from webapp.services.backends import seed
 from webapp.services.charts import write_all
 from webapp.services.loadhost import whereabouts
 from webapp.services.loadplans import Refusal, Wishes, plan, read_text
-from webapp.services.loadprocess import LoadProcess
+from webapp.services.loadprocess import LoadProcess, prepare
 from webapp.services.loadresults import last_words, read_live, results
 
 MODES = (*KINDS, "report", "charts")
@@ -128,6 +128,7 @@ class Command(BaseCommand):
                 self._say(str(failed))
                 return {"ended": INTERRUPTED}
 
+        prepare(made, folder)
         summary = loadsearch.series(made, folder, step, self._say)
         if not summary:
             raise Refusal("Nothing was measured.")
