@@ -365,6 +365,18 @@ def test_errors_are_those_of_rows_that_are_neither_saturated_nor_flagged() -> No
     assert figures["tpot_mape_with_false_alarms"] == pytest.approx(1.2 / 4)
 
 
+def test_nine_of_ten_errors_are_no_larger_than_the_one_that_is_told() -> None:
+    figures = summary([compared(100, 100, tpot_ms=10 + tenths / 10) for tenths in range(11)])
+    assert figures["tpot_p90_ape"] == pytest.approx(0.09)
+    assert summary([compared(100, 100)])["tpot_p90_ape"] is None
+
+
+def test_inferencex_draws_lengths_from_four_fifths_of_the_nominal_ones_on() -> None:
+    drawn, fixed = rows_of(line(isl=1000, osl=100, attention_dp=parallel) for parallel in ("1", ""))
+    assert drawn.mean_tokens == pytest.approx((900, 90))
+    assert fixed.mean_tokens == (1000, 100)
+
+
 def test_nothing_to_sum_up_is_unknown_not_zero() -> None:
     figures = summary([])
     assert figures["n"] == 0
