@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.cookiejar
 import os
+import random
 import re
 import signal
 import socket
@@ -17,7 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,10 +205,12 @@ def wait_until_healthy(url: str, seconds: float = READY_S) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port that is free, below those that the system hands out by itself: it is still free a while later."""
+    while True:
+        with socket.socket() as sock, suppress(OSError):
+            port = random.randrange(10_000, 30_000)
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def start_simulator(env: dict[str, str], folder: Path) -> tuple[Process, int]:

@@ -21,7 +21,7 @@ class Reference:
         self.url = url
 
     def report(self) -> dict[str, Any]:
-        with urllib.request.urlopen(self.url.removesuffix("/v1") + "/log", timeout=5) as answer:
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + "/log", timeout=60) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 

@@ -7,15 +7,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from tests.hostwatch import Measurement, Patience, measurements
 from tests.live import ROOT
 
-END_S = 40
+END_S = 180  # only ends what hangs
 STAMP = re.compile(r"@(\d{19}) ")
 
 
@@ -83,13 +84,18 @@ def run(folder: Path, parameters: dict[str, Any]) -> Results:
         process.wait()
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
+def measured_in(folder: Path) -> Iterator[tuple[Measurement, Path]]:
+    """Yield measurements, see tests/hostwatch.py, each with a folder of its own for its run."""
+    for number, measurement in enumerate(measurements()):
+        yield measurement, folder / str(number)
+
+
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
+    """Return whether the condition holds within these seconds, as soon as it does."""
+    patience = Patience(seconds)
+    while not (holds := condition()) and patience.left:
         time.sleep(0.02)
-    return False
+    return bool(holds)
 
 
 def group_of(leader: int) -> list[int]:

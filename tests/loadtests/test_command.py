@@ -31,7 +31,7 @@ BLOCK = {
 def load(app: LiveApp, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "manage.py", "load", *arguments]
     env = environment_of(app.env, app.url)
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def paired(live_app: LiveApp, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """A paired comparison of a fast and a slow backend; several tests look at what it left."""
     out = tmp_path_factory.mktemp("paired")
     arguments = ("--backend", BACKEND, "--backend", "h100x2-llama-70b", "--users", "4", "--mix", "fixed:20/12")
-    return out, load(live_app, "ab", *arguments, "--duration", "3", "--slo", "e2e:60000", "--out", str(out))
+    return out, load(live_app, "ab", *arguments, "--duration", "5", "--slo", "e2e:60000", "--out", str(out))
 
 
 def test_the_summary_has_the_promised_shape_and_the_exit_code_stands_in_it(paired: tuple[Path, Any]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from tests.loadtests.conftest import Reference
-from tests.loadtests.generator import END_S, Results, plan, run, start, until
+from tests.loadtests.generator import END_S, Results, measured_in, plan, run, start, until
 
 TRACE = [[0.01 * k, 40 + k % 7, 5 + k % 11] for k in range(60)]
 
@@ -40,12 +41,13 @@ def test_requests_leave_when_they_were_meant_to_however_slow_the_answers(tmp_pat
         schedule={"kind": "constant", "rates": [[0, 20]]},
         mix="fixed:20/20",
     )
-    results = run(tmp_path, parameters)
-    intended = sorted(record["marks_us"]["intended"] for record in results.records)
-    assert intended == [50_000 * k for k in range(1, 24)]
-    assert results.block("ref")["requests"]["ok"] == len(intended)
-    late = sorted(record["late_us"] for record in results.records)
-    assert late[len(late) // 2] < 50_000
+    for measurement, folder in measured_in(tmp_path):
+        results = run(folder, parameters)
+        intended = sorted(record["marks_us"]["intended"] for record in results.records)
+        assert intended == [50_000 * k for k in range(1, 24)]
+        assert results.block("ref")["requests"]["ok"] == len(intended)
+        with measurement:
+            assert median(record["late_us"] for record in results.records) < 50_000
 
 
 def test_a_running_open_loop_takes_another_rate_and_keeps_its_times_and_numbers(
@@ -54,7 +56,7 @@ def test_a_running_open_loop_takes_another_rate_and_keeps_its_times_and_numbers(
     model = "ref-200x5+2ms"
     schedule = {"kind": "constant", "rates": [[0, 5]]}
     target = ("ref", reference.url, model)
-    process = start(tmp_path, plan(target, mode="rate", schedule=schedule, workers=2, mix="fixed:20/5", duration_s=3.0))
+    process = start(tmp_path, plan(target, mode="rate", schedule=schedule, workers=2, mix="fixed:20/5", duration_s=6.0))
     assert until(lambda: len(reference.streams(model)) > 4)
     (tmp_path / "control.json").write_text('{"rate": 40}')
     results = Results(tmp_path, process.wait(END_S))
@@ -65,7 +67,7 @@ def test_a_running_open_loop_takes_another_rate_and_keeps_its_times_and_numbers(
     place = gaps.index(25_000)
     assert set(gaps[: place - 1]) == {200_000}
     assert set(gaps[place:]) == {25_000}
-    assert times[-1] > 2_900_000, "it goes on to the run's end"
+    assert times[-1] > 5_900_000, "it goes on to the run's end"
     assert {record["marks_us"]["sent"] is not None for record in results.records} == {True}
     rates = [line["rate"] for line in results.live]
     assert (rates[0], rates[-1]) == (5, 40)
@@ -74,14 +76,15 @@ def test_a_running_open_loop_takes_another_rate_and_keeps_its_times_and_numbers(
 def test_stages_move_the_users_up_and_down(tmp_path: Path, reference: Reference) -> None:
     model = "ref-200x20+7ms"
     stages = [[0, 0], [1, 8], [2, 8], [3, 1]]
-    results = run(
-        tmp_path, plan(("ref", reference.url, model), users=0, stages=stages, mix="fixed:20/20", duration_s=3.0)
-    )
-    users = [line["users"] for line in results.live]
-    assert max(users) == 8
-    assert users[-1] < 5
-    assert results.block("ref")["requests"]["ok"] > 20
-    assert results.block("ref")["requests"]["failed"] == 0
+    parameters = plan(("ref", reference.url, model), users=0, stages=stages, mix="fixed:20/20", duration_s=3.0)
+    for measurement, folder in measured_in(tmp_path):
+        results = run(folder, parameters)
+        assert results.block("ref")["requests"]["failed"] == 0
+        users = [line["users"] for line in results.live]
+        with measurement:
+            assert max(users) == 8
+            assert users[-1] < 5
+            assert results.block("ref")["requests"]["ok"] > 20
 
 
 def test_a_trace_that_is_over_ends_its_run(tmp_path: Path, reference: Reference) -> None:
@@ -96,7 +99,9 @@ def test_a_pair_is_asked_the_same_at_the_same_instant_and_an_a_a_run_finds_no_di
     tmp_path: Path, reference: Reference
 ) -> None:
     targets = [(slug, reference.url, "ref-200x10+30ms") for slug in ("one", "two")]
-    results = run(tmp_path, plan(*targets, mode="pairs", users=3, mix="uniform:20-80/5-9"))
+    enough = {"max_requests": 80, "duration_s": 60.0}
+    parameters = plan(*targets, mode="pairs", users=3, mix="uniform:20-80/5-9", **enough)
+    results = run(tmp_path, parameters)
     pairs: dict[int, list[dict[str, object]]] = {}
     for record in results.records:
         pairs.setdefault(record["pair"], []).append(record)
@@ -105,5 +110,10 @@ def test_a_pair_is_asked_the_same_at_the_same_instant_and_an_a_a_run_finds_no_di
         assert {record["backend"] for record in pair} == {"one", "two"}
         assert len({record["output_tokens"] for record in pair}) == 1
         assert len({record["marks_us"]["intended"] for record in pair}) == 1  # type: ignore[index]
-    verdicts = {pair["figure"]: pair["result"] for pair in results.summary["pairs"]}
-    assert verdicts["ttft"] == "no difference"
+    if (found := told_of_ttft(results)) != "no difference":  # at 99 %: one run in a hundred finds one by chance
+        found = told_of_ttft(run(tmp_path / "again", parameters))
+    assert found == "no difference"
+
+
+def told_of_ttft(results: Results) -> str:
+    return next(str(pair["result"]) for pair in results.summary["pairs"] if pair["figure"] == "ttft")

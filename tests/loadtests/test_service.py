@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from tests.hostwatch import measurements
 from tests.loadtests.conftest import Reference
-from tests.loadtests.generator import group_of, until
+from tests.loadtests.generator import END_S, group_of, until
 from webapp.core.loadplan import Plan, Target
 from webapp.models import Backend, LoadRun
 from webapp.services import load, loadplans, loadprocess, loadreport
@@ -40,7 +41,7 @@ def test_a_killed_generator_leaves_its_partial_results_and_says_so(rows: None, r
     group = LoadRun.objects.get(id=run.id).group
     assert group is not None
     loadprocess.kill_group(group, signal.SIGKILL)
-    assert load.wait(run.id, 10)
+    assert load.wait(run.id, END_S)
     assert not group_of(group)
     row = LoadRun.objects.get(id=run.id)
     assert row.state == LoadRun.State.INTERRUPTED
@@ -57,7 +58,7 @@ def test_a_run_is_followed_and_stopped(rows: None, reference: Reference) -> None
     with pytest.raises(Refusal):
         load.delete(run)
     assert load.stop(run.id)
-    assert load.wait(run.id, 10)
+    assert load.wait(run.id, END_S)
     row = LoadRun.objects.get(id=run.id)
     assert (row.state, row.exit_code in (0, 4)) == (LoadRun.State.STOPPED, True)
     assert row.charts["distribution"]["ref"]["ttft"]
@@ -70,7 +71,7 @@ def test_a_stop_before_the_generator_has_begun_lets_no_request_leave(rows: None,
     model = "ref-50x20+6ms"
     run = load.start(endless(reference, model))
     assert load.stop(run.id)
-    assert load.wait(run.id, 15)
+    assert load.wait(run.id, END_S)
     assert reference.streams(model) == []
     assert LoadRun.objects.get(id=run.id).state == LoadRun.State.STOPPED
 
@@ -82,9 +83,9 @@ def sweep(reference: Reference, model: str, seconds: float = 2) -> Plan:
 
 def test_a_sweep_is_followed_from_run_to_run_and_keeps_its_curve(rows: None, reference: Reference) -> None:
     run = load.start(sweep(reference, "ref-50x20+7ms"))
-    assert until(lambda: len(LoadRun.objects.get(id=run.id).summary.get("sweep", ())) == 1, 20)
+    assert until(lambda: len(LoadRun.objects.get(id=run.id).summary.get("sweep", ())) == 1)
     assert LoadRun.objects.get(id=run.id).state == LoadRun.State.RUNNING
-    assert load.wait(run.id, 30)
+    assert load.wait(run.id, END_S)
     row = LoadRun.objects.get(id=run.id)
     assert row.state == LoadRun.State.DONE
     assert [point["load"] for point in row.summary["sweep"]] == [1, 2, 3]
@@ -96,29 +97,32 @@ def test_a_sweep_is_followed_from_run_to_run_and_keeps_its_curve(rows: None, ref
 
 def test_a_sweep_that_is_stopped_begins_no_further_run_and_keeps_its_points(rows: None, reference: Reference) -> None:
     model = "ref-50x20+8ms"
-    run = load.start(sweep(reference, model, seconds=4))
 
-    def second_has_answered() -> bool:
+    def second_has_answered(run: LoadRun) -> bool:
         line = load.latest(run)
         return bool(line) and line["step"]["number"] == 2 and line["backends"]["ref"]["requests_per_s"] > 0
 
-    assert until(second_has_answered, 20)
-    assert load.stop(run.id)
-    time.sleep(1)
-    before = len(reference.streams(model))
-    assert load.wait(run.id, 15)
-    assert len(reference.streams(model)) == before
-    row = LoadRun.objects.get(id=run.id)
-    assert (row.state, [point["load"] for point in row.summary["sweep"]]) == (LoadRun.State.STOPPED, [1, 2])
+    for measurement in measurements():
+        run = load.start(sweep(reference, model, seconds=4))
+        assert until(lambda run=run: second_has_answered(run))
+        assert load.stop(run.id)
+        time.sleep(1)
+        before = len(reference.streams(model))
+        assert load.wait(run.id, END_S)
+        row = LoadRun.objects.get(id=run.id)
+        assert row.state == LoadRun.State.STOPPED
+        with measurement:
+            assert len(reference.streams(model)) == before
+            assert [point["load"] for point in row.summary["sweep"]] == [1, 2]
 
 
 def test_a_sweep_whose_generator_is_killed_keeps_what_it_had_and_says_so(rows: None, reference: Reference) -> None:
     run = load.start(sweep(reference, "ref-50x20+9ms"))
-    assert until(lambda: load.latest(run).get("step", {}).get("number") == 2, 20)
+    assert until(lambda: load.latest(run).get("step", {}).get("number") == 2)
     group = LoadRun.objects.get(id=run.id).group
     assert group is not None
     loadprocess.kill_group(group, signal.SIGKILL)
-    assert load.wait(run.id, 15)
+    assert load.wait(run.id, END_S)
     row = LoadRun.objects.get(id=run.id)
     assert (row.state, row.summary["sweep"][0]["load"]) == (LoadRun.State.INTERRUPTED, 1)
     assert len(row.summary["sweep"]) < 3
@@ -133,7 +137,7 @@ def test_a_run_that_breaks_off_for_whatever_reason_does_not_go_on_for_ever(
 
     monkeypatch.setattr(Job, "run", broken)
     run = load.start(endless(reference, "ref-50x20+11ms"))
-    assert load.wait(run.id, 10)
+    assert load.wait(run.id, END_S)
     row = LoadRun.objects.get(id=run.id)
     assert (row.state, row.note) == (LoadRun.State.FAILED, "The run broke off: no such thing.")
     assert "broke off" in caplog.text

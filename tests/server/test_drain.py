@@ -52,8 +52,8 @@ async def test_waiting_ends_when_draining_begins():
     await asyncio.sleep(0)
     assert not waiter.done()
     drain.begin()
-    await asyncio.wait_for(waiter, 1)
-    await asyncio.wait_for(drain.wait(), 1)
+    await asyncio.wait_for(waiter, 60)
+    await asyncio.wait_for(drain.wait(), 60)
 
 
 async def test_every_writer_is_flushed_even_when_one_fails(caplog):
