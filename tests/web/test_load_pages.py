@@ -154,13 +154,80 @@ def test_charts_are_specifications_and_an_unknown_one_is_not_found() -> None:
     assert client.get(f"/load/{run.id}/chart/none.exe").status_code == 404
 
 
+def compared(*runs: LoadRun) -> str:
+    query = "&".join(f"run={run.id}" for run in runs)
+    return Client().get(f"/load/compare/?{query}").content.decode()
+
+
+def faster(run: LoadRun) -> LoadRun:
+    """Halve every time of a run."""
+    for bars in run.charts["distribution"]["a"].values():
+        bars[:] = [[low / 2, high / 2, count] for low, high, count in bars]
+    run.save()
+    return run
+
+
+def steady(run: LoadRun) -> LoadRun:
+    """Have every time of a run lie between 100 and 101 ms."""
+    run.charts["distribution"]["a"] = dict.fromkeys(
+        ("ttft", "icl", "e2e"), [[100 + k / 80, 100 + (k + 1) / 80, 100] for k in range(80)]
+    )
+    run.save()
+    return run
+
+
 def test_two_runs_are_compared_with_a_verdict_and_one_alone_says_how() -> None:
     a, b = finished(1000), finished(1000)
-    page = Client().get(f"/load/compare/?run={b.id}&run={a.id}").content.decode()
-    assert "No difference." in page or "Cannot tell" in page
+    assert "Cannot tell: the intervals of both runs overlap." in compared(a, b)
+    assert "No difference." in compared(steady(finished(1000)), steady(finished(1000)))
     for wrong in ((a,), (a, b, finished(10))):
-        query = "&".join(f"run={run.id}" for run in wrong)
-        assert "Two runs are needed" in Client().get(f"/load/compare/?{query}").content.decode()
+        assert "Two runs are needed" in compared(*wrong)
+
+
+def test_the_earlier_of_two_runs_is_a_however_they_were_ticked() -> None:
+    a, b = finished(1000), faster(finished(1000))
+    for ticked in ((a, b), (b, a)):
+        page = compared(*ticked)
+        assert "Run B was faster: " in page
+        assert page.index(a.id) < page.index(b.id)
+
+
+def test_what_makes_two_runs_hard_to_compare_is_said() -> None:
+    a, b = finished(1000), faster(finished(1000))
+    b.plan["mix"] = "code"
+    b.save()
+    page = compared(a, b)
+    assert "Run B was faster, but the runs differ: " in page
+    assert "The mix differs: chat in A, code in B." in page
+    b.summary["generator"]["reasons"] = ["It was late."]
+    b.state = LoadRun.State.STOPPED
+    b.save()
+    page = compared(a, b)
+    assert "Cannot tell: a load generator was the limit, not the server." in page
+    assert "In run B the generator itself was the limit" in page
+    assert "Run B did not run to its end (stopped)." in page
+
+
+def test_figures_of_two_searches_that_ended_at_different_loads_are_not_passed_off_as_alike() -> None:
+    runs = finished(1000), finished(1000)
+    for run, users in zip(runs, (8, 2), strict=True):
+        run.plan |= {"kind": "search", "up_to": 64}
+        step = {"backend": "a", "load": users, "attainment": 1.0, "asked": 90, "low": 0.9, "high": 1.0}
+        run.summary |= {"plan": run.plan, "search": {"a": {"users": users, "sentence": "", "steps": [step]}}}
+        run.save()
+    page = compared(*runs)
+    assert "The load differs: 8 users in A, 2 users in B." in page
+    assert "a, 8 users against a, 2 users" in page
+
+
+@pytest.mark.parametrize(("stages", "said"), [((), True), (((0, 3), (9, 7)), False)])
+def test_a_load_that_somebody_moved_is_told_from_one_that_was_planned_to_move(stages: Any, said: bool) -> None:
+    run = finished(100)
+    run.plan["stages"] = stages
+    run.charts["series"] = [{**LIVE, "users": users} for users in (3, 7, 5)]
+    run.save()
+    page = Client().get(f"/load/{run.id}/").content.decode()
+    assert ("changed while it ran <b>3 to 7 users</b>" in page) is said
 
 
 @pytest.mark.parametrize("action", ["start/", "{}/steer/", "{}/stop/", "{}/delete/"])

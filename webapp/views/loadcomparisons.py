@@ -8,7 +8,7 @@ from typing import Any
 from django.urls import reverse
 
 from webapp.core.loadcompare import CANNOT_TELL, NO_DIFFERENCE, Difference, difference
-from webapp.core.loadsummary import load_words
+from webapp.core.loadsummary import figures_at, load_words, name_at
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.views import loadcontexts as contexts
@@ -23,10 +23,11 @@ def compared(a: LoadRun, b: LoadRun) -> dict[str, Any]:
     only ones."""
     pairs = _pairs(a, b)
     entries = [_entry(a, b, slug_a, slug_b) for slug_a, slug_b in pairs]
-    doubts = _doubts(a, b)
+    unlike = _unlike(a, b)
     return {
-        "heads": [("A", contexts.row(a)), ("B", contexts.row(b))], "doubts": doubts, "entries": entries,
-        "sentence": _sentence(entries, doubts), "vega": chart_files.bundle_name(),
+        "heads": [("A", contexts.row(a)), ("B", contexts.row(b))], "doubts": [*_doubts(a, b), *unlike],
+        "entries": entries, "vega": chart_files.bundle_name(),
+        "sentence": _sentence(entries, limited=_limited(a) or _limited(b), alike=not unlike),
         "charts": [
             {"title": title, "url": reverse("load-compare-chart", args=[a.id, b.id, figure])}
             for figure, title in (("ttft", "TTFT"), ("icl", "Gaps between chunks"), ("e2e", "Whole answers"))
@@ -57,7 +58,8 @@ def _entry(a: LoadRun, b: LoadRun, slug_a: str, slug_b: str) -> dict[str, Any]:
     for figure, percent in COMPARED:
         found = difference(bars_a.get(figure, ()), bars_b.get(figure, ()), percent)
         rows.append({"label": f"{labels[figure]} p{percent}", **_told(found)})
-    return {"slug": slug_a if slug_a == slug_b else f"{slug_a} against {slug_b}", "rows": rows}
+    names = [name_at(slug, figures_at(run.summary).get(slug, "")) for run, slug in ((a, slug_a), (b, slug_b))]
+    return {"slug": " against ".join(dict.fromkeys(names)), "rows": rows}
 
 
 def _told(found: Difference) -> dict[str, Any]:
@@ -72,31 +74,48 @@ def _told(found: Difference) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _limited(run: LoadRun) -> bool:
+    """Whether the generator was the limit, and not the server."""
+    return bool(run.summary.get("generator", {}).get("reasons"))
+
+
 def _doubts(a: LoadRun, b: LoadRun) -> list[str]:
-    """Return why the two runs may not be comparable, each as one sentence."""
+    """Return what is wrong with one of the two runs, each as one sentence."""
     found = []
     for name, run in (("A", a), ("B", b)):
-        if run.summary.get("generator", {}).get("reasons"):
+        if _limited(run):
             found.append(f"In run {name} the generator itself was the limit: its figures are not the server's.")
         if run.state != LoadRun.State.DONE:
             found.append(f"Run {name} did not run to its end ({run.state}).")
-    words = (load_words(a.plan), load_words(b.plan))
-    mixes = (a.plan.get("mix"), b.plan.get("mix"))
-    for what, (one, two) in (("load", words), ("mix", mixes), ("wire", (a.wire, b.wire))):
-        if one != two:
-            found.append(f"The {what} differs: {one} in A, {two} in B.")
     return found
 
 
-def _sentence(entries: Sequence[Mapping[str, Any]], doubts: Sequence[str]) -> str:
+def _unlike(a: LoadRun, b: LoadRun) -> list[str]:
+    """Return in what the two runs differ that should be alike, each as one sentence."""
+    words = (_load(a), _load(b))
+    mixes = (a.plan.get("mix"), b.plan.get("mix"))
+    return [
+        f"The {what} differs: {one} in A, {two} in B."
+        for what, (one, two) in (("load", words), ("mix", mixes), ("wire", (a.wire, b.wire)))
+        if one != two
+    ]
+
+
+def _load(run: LoadRun) -> str:
+    """Say at which load the figures were measured that are compared: of a series those of one, which may not be all."""
+    at = figures_at(run.summary) if run.summary else {}
+    return ", ".join(dict.fromkeys(at.values())) or load_words(run.plan)
+
+
+def _sentence(entries: Sequence[Mapping[str, Any]], *, limited: bool, alike: bool) -> str:
     if not entries:
         return "Cannot tell: the two runs have no backend in common."
-    if any("generator" in doubt for doubt in doubts):
+    if limited:
         return "Cannot tell: a load generator was the limit, not the server."
     rows = [row for entry in entries for row in entry["rows"]]
     results = {row["result"] for row in rows if row["told"]}
     told = [f"{row['label']} {row['a']} against {row['b']}" for row in rows if row["told"]]
-    unlike = ", but the runs differ" if any(" differs: " in doubt for doubt in doubts) else ""
+    unlike = "" if alike else ", but the runs differ"
     for name in ("A", "B"):
         if results == {f"{name} is faster"}:
             return f"Run {name} was faster{unlike}: {told[0]}."
