@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +13,13 @@ import pytest
 from django.conf import settings
 
 from tests.hostwatch import measurements
+from tests.live import LiveApp
 from tests.loadtests.conftest import Reference
 from tests.loadtests.generator import END_S, group_of, until
 from webapp.core.loadplan import Plan, Target
 from webapp.models import Backend, LoadRun
-from webapp.services import load, loadplans, loadprocess, loadreport
+from webapp.services import load, loadjob, loadplans, loadprocess, loadreport
+from webapp.services.loadhost import whereabouts
 from webapp.services.loadjob import Job
 from webapp.services.loadplans import Refusal, Where, Wishes
 
@@ -158,6 +162,63 @@ def test_a_run_whose_server_is_gone_is_ended_at_the_next_start(rows: None, refer
     LoadRun.objects.filter(id=row.id).update(owner=load.OWNER.rpartition(":")[0] + ":1")
     assert load.end_orphans() == 1
     assert LoadRun.objects.get(id=row.id).state == LoadRun.State.FAILED  # it had measured nothing yet
+
+
+@pytest.mark.parametrize(("word", "ends"), [("loadtests", True), ("something-else", False)])
+def test_a_group_whose_number_has_come_round_again_is_left_alone(
+    word: str, ends: bool, rows: None, reference: Reference
+) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)", word]
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        row = load.make_row(endless(reference, "ref"), asked_by="page")
+        LoadRun.objects.filter(id=row.id).update(owner=load.OWNER.rpartition(":")[0] + ":1", group=process.pid)
+        assert load.end_orphans() == 1
+        assert until(lambda: process.poll() is not None, 5 if ends else 0.3) is ends
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_no_third_run_begins_while_two_go_on(rows: None, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_running", {"one": None, "two": None})
+    with pytest.raises(Refusal, match="2 load runs are going on already"):
+        load.start(endless(reference, "ref"))
+    assert not LoadRun.objects.exists()
+
+
+def test_deleting_a_run_of_the_command_line_leaves_its_folder_alone(
+    rows: None, reference: Reference, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    load.delete(load.make_row(endless(reference, "ref"), asked_by="cli", folder=tmp_path / "mine"))
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
+    assert not LoadRun.objects.exists()
+
+
+def test_a_generator_that_goes_on_beyond_its_time_is_ended_and_said_to_have_hung(
+    rows: None, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loadjob, "GRACE_S", -endless(reference, "").duration_s - 30)
+    run = load.start(endless(reference, "ref-50x20+12ms"))
+    assert load.wait(run.id, 20)
+    assert LoadRun.objects.get(id=run.id).note == "The load generator hung and was ended."
+
+
+def test_a_recording_is_loaded_through_the_app_and_has_no_url_of_its_own(rows: None) -> None:
+    backend(kind="recording", base_url="recordings/x.json")
+    found, _ = loadplans.plan(Wishes(("x",)), WHERE)
+    assert found.targets[0].url == "http://127.0.0.1:8000/v1"
+    with pytest.raises(Refusal, match="no URL of its own"):
+        loadplans.plan(Wishes(("x",), wire="direct"), WHERE)
+
+
+def test_an_app_with_other_backends_is_refused_before_any_request(rows: None, live_app: LiveApp) -> None:
+    with pytest.raises(Refusal, match="knows no backend 'nobody'"), whereabouts(["nobody"], "sse", live_app.url):
+        pass
+    with pytest.raises(Refusal, match="is not this web app"), whereabouts(["x"], "sse", live_app.url + "/healthz?"):
+        pass
 
 
 def backend(**fields: str) -> Backend:
