@@ -10,11 +10,12 @@ import pytest
 
 from webapp.core import mixes
 from webapp.core.scenario import Scenario, Step
+from webapp.core.tokens import CHARS_PER_TOKEN
 
 
 def drawn(name: str, count: int = 400) -> tuple[list[float], list[int]]:
     questions = [mixes.parse(name).question(5, number) for number in range(count)]
-    return [len(q.text) / mixes.CHARS_PER_TOKEN for q in questions], [q.max_tokens for q in questions]
+    return [len(q.text) / CHARS_PER_TOKEN for q in questions], [q.max_tokens for q in questions]
 
 
 def test_fixed_lengths_are_met_to_the_token() -> None:

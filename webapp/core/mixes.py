@@ -19,8 +19,8 @@ from random import Random
 from typing import Any
 
 from webapp.core.scenario import PREVIOUS, Scenario
+from webapp.core.tokens import CHARS_PER_TOKEN
 
-CHARS_PER_TOKEN = 4
 MAX_INPUT_TOKENS = 9_900  # the page takes prompts of 40,000 characters
 MAX_OUTPUT_TOKENS = 4_096
 MAX_FILE_PROMPTS = 10_000

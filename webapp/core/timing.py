@@ -16,9 +16,9 @@ from typing import Any
 from webapp.core.deltas import Delta, Deltas
 from webapp.core.openai import Usage
 from webapp.core.stats import Summary, summarise
+from webapp.core.tokens import CHARS_PER_TOKEN
 
 NS_PER_MS = 1_000_000
-CHARS_PER_TOKEN = 4  # English text, GPT-style vocabularies; used only for figures marked as estimates
 SHORT_WINDOW_NS = 50 * NS_PER_MS
 SHORT_TOKENS = 20
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import ceil
 
-CHARS_PER_TOKEN = 4
+from webapp.core.tokens import CHARS_PER_TOKEN
 
 _PIECE = re.compile(
     r" ?[a-zA-Z\u00c0-\u024f]{1,8}"  # a Latin word, or the next part of a long one
