@@ -182,6 +182,17 @@ async def test_a_refusal_before_the_first_byte_has_a_status_of_its_own(
         assert "<script" not in error["message"]
 
 
+@pytest.mark.parametrize(("model", "asked"), [("fault-u04", 1), ("fault-u07", 2)], ids=["our key", "its fault"])
+async def test_a_client_does_not_ask_again_where_that_cannot_help(
+    model: str, asked: int, live_app: LiveApp, upstream: Upstream, add_backend: AddBackend
+) -> None:
+    slug = await add_backend(model)
+    async with openai.AsyncOpenAI(base_url=f"{live_app.url}/v1", api_key="none", max_retries=1) as official:
+        with pytest.raises(openai.InternalServerError):
+            await official.chat.completions.create(model=slug, messages=HELLO)  # type: ignore[arg-type]
+    assert len(upstream.requests) == asked
+
+
 async def test_a_closed_port_is_a_bad_gateway(http: aiohttp.ClientSession, add_backend: AddBackend) -> None:
     with closed_port() as url:
         body = {"model": await add_backend(base_url=url), "messages": HELLO}

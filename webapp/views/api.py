@@ -116,7 +116,12 @@ def prompt_of(body: dict[str, Any]) -> PromptSpec:
 
 
 def failure(error: StreamError) -> Answer:
-    """Return a backend's failure before the first byte; whose fault it was shows in the status."""
+    """Return a backend's failure before the first byte; whose fault it was shows in the status.
+
+    `x-should-retry` is OpenAI's: its clients ask a 5xx twice more, unless they are told that it cannot help.
+    """
     status = STATUS_OF_KIND.get(error.kind, 504 if error.outcome == "timeout" else 502)
     headers = {"Retry-After": str(round(error.retry_after_s))} if error.retry_after_s is not None else {}
+    if error.permanent:
+        headers["x-should-retry"] = "false"
     return Answer(status, error_body(error), headers)
