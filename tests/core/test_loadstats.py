@@ -186,6 +186,12 @@ def test_a_generator_that_was_late_is_found_out() -> None:
     assert Watch(histogram(30), histogram(2), 0.4).summary(["late"])["verdict"] == "generator-limited"
 
 
+@pytest.mark.parametrize(("samples", "name"), [(3, "the largest of 3"), (99, "the largest of 99"), (100, "p99")])
+def test_a_percentile_of_too_few_samples_is_called_the_largest_that_it_is(samples: int, name: str) -> None:
+    (reason,) = Watch(send_late=histogram(30, samples)).reasons(Histogram(), Histogram())
+    assert reason == f"Requests began 30 ms late ({name})."
+
+
 def test_an_unknown_backend_merges_to_nothing() -> None:
     assert BackendStats.from_data(orjson.loads(orjson.dumps(BackendStats().as_data()))) == BackendStats()
 

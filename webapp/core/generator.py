@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from webapp.core.histogram import Histogram
+from webapp.core.stats import ENOUGH_FOR
 
 VALID = "valid"
 LIMITED = "generator-limited"
@@ -53,11 +54,12 @@ class Watch:
         first, gap = ttft.percentile(50), icl.percentile(50)
         bound = max(FLOOR_NS, SHARE_OF_TTFT * (first or 0.0))
         if lag > bound:
-            found.append(f"The generator's loop was late by {lag / 1e6:.0f} ms (p99).")
+            found.append(f"The generator's loop was late by {lag / 1e6:.0f} ms ({_named(self.hub_lag, 99)}).")
         elif gap is not None and gap >= SLOW_GAP_NS and often > SHARE_OF_ICL * gap:
-            found.append(f"The loop was late by {often / 1e6:.0f} ms (p95), against gaps of {gap / 1e6:.0f} ms (p50).")
+            late_by = f"{often / 1e6:.0f} ms ({_named(self.hub_lag, 95)})"
+            found.append(f"The loop was late by {late_by}, against gaps of {gap / 1e6:.0f} ms (p50).")
         if late > bound:
-            found.append(f"Requests began {late / 1e6:.0f} ms late (p99).")
+            found.append(f"Requests began {late / 1e6:.0f} ms late ({_named(self.send_late, 99)}).")
         if self.cpu >= BUSY:
             found.append(f"A generator process used {self.cpu:.0%} of a core; add --workers.")
         return found
@@ -71,3 +73,8 @@ class Watch:
             "verdict": LIMITED if reasons else VALID,
             "reasons": reasons,
         }
+
+
+def _named(histogram: Histogram, percent: int) -> str:
+    """Return what a percentile is to be called: of too few samples it is the largest."""
+    return f"p{percent}" if histogram.n >= ENOUGH_FOR[percent] else f"the largest of {histogram.n}"
