@@ -21,7 +21,7 @@ async def test_a_run_is_listed_and_its_pages_show_text_figures_and_timeline_agai
     assert "A finished" in await stage.verdict()
     await page.wait_for_selector('.race-canvas[data-rows="2"]')
     await stage.strip_at_rest()
-    assert await stage.page.evaluate(PAINTED, [1, 2]) > 10
+    assert len(await stage.page.evaluate(PAINTED, [1, 2])) > 10
     assert await stage.lane(1).text() == text
     assert await stage.lane(1).figure("e2e") == total
     await stage.lane(1).card.locator(".lane-name a").click()
