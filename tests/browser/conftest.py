@@ -96,10 +96,14 @@ class Held:
 
     def __init__(self, slug: str) -> None:
         self.slug = slug
-        self._go = asyncio.Event()
+        self._go, self._over = asyncio.Event(), asyncio.Event()
 
     def go(self) -> None:
         self._go.set()
+
+    async def over(self) -> None:
+        """Wait until an answer has been sent to its end."""
+        await self._over.wait()
 
     async def answer(self, x: Exchange) -> None:
         await x.begin()
@@ -107,6 +111,7 @@ class Held:
         await self._go.wait()
         await x.tokens(TOKENS[3:])
         await x.finish(len(TOKENS))
+        self._over.set()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -156,10 +156,13 @@ async def test_a_second_tab_follows_the_same_run_and_may_stop_it(stage: Stage, e
 async def test_a_page_that_was_frozen_catches_up(stage: Stage, held: Held) -> None:
     await stage.open(held.slug)
     control = await stage.page.context.new_cdp_session(stage.page)
+    await control.send("Debugger.enable")
     await stage.run()
     await stage.lane(0).reaches("streaming")
-    await control.send("Page.setWebLifecycleState", {"state": "frozen"})
+    await control.send("Debugger.pause")
     held.go()
-    await control.send("Page.setWebLifecycleState", {"state": "active"})
+    await held.over()
+    await asyncio.sleep(0.3)  # frozen for longer than frames are apart
+    await control.send("Debugger.resume")
     await stage.finished()
     assert await stage.lane(0).figure("output_tokens") == str(len(TOKENS))
