@@ -260,17 +260,18 @@ class OpenLoop(User):
 
     def _converse(self, target: Target, arrival: Arrival, at_ns: int) -> None:
         """Be one user who comes, asks (all turns of a conversation) and goes."""
-        session = self.session
+        session, registry = self.session, self.session.registry
         free = self._free.setdefault(target.slug, [])
         wire = free.pop() if free else session.wires.wire(target)
         dialogue = Dialogue(session, target, arrival.number)
-        for _ in range(session.registry.mix.turns):
-            if session.registry.full:  # many can be due at once
+        for turn in range(registry.mix.turns):
+            if turn:
+                at_ns = now_ns() + dialogue.pause_ns()
+                sleep_until(at_ns)
+            if registry.full or (turn and registry.over):  # who came in time asks once, however late that has become
                 break
-            exchange = ask(self.environment, session.registry, wire, dialogue.job(at_ns, arrival, arrival.number))
+            exchange = ask(self.environment, registry, wire, dialogue.job(at_ns, arrival, arrival.number))
             dialogue.heard(exchange)
-            at_ns = now_ns() + dialogue.pause_ns()
-            sleep_until(at_ns)
             if exchange.verdict:
                 break
         free.append(wire)

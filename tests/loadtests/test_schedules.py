@@ -87,6 +87,15 @@ def test_stages_move_the_users_up_and_down(tmp_path: Path, reference: Reference)
             assert results.block("ref")["requests"]["ok"] > 20
 
 
+def test_no_turn_of_a_conversation_begins_when_the_time_is_up(tmp_path: Path, reference: Reference) -> None:
+    schedule = {"kind": "constant", "rates": [[0, 5]]}
+    target = ("ref", reference.url, "ref-100x20+4ms")
+    results = run(tmp_path, plan(target, mode="rate", schedule=schedule, turns=50, mix="fixed:20/20", duration_s=2.0))
+    marks = [(record["turn"], record["marks_us"]["intended"]) for record in results.records]
+    assert max(turn for turn, _ in marks) > 0
+    assert max(intended for _, intended in marks) <= 2_000_000
+
+
 def test_a_trace_that_is_over_ends_its_run(tmp_path: Path, reference: Reference) -> None:
     trace = {"trace": [[0.0, 20, 3], [0.2, 20, 3]]}
     results = run(tmp_path, plan(("ref", reference.url, "ref-500x3"), mode="rate", schedule=trace, duration_s=60.0))
