@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, connections
 
+from tests.hostwatch import Patience
 from webapp.models import Backend
 from webapp.services import writer as module
 from webapp.services.writer import Writer
@@ -64,8 +66,10 @@ def test_a_locked_database_delays_rows_and_loses_none(writer: Writer, monkeypatc
         for number in range(5):
             writer.submit(save(f"row-{number}"))
         assert not writer.flush(0.2)
-        while not writer.delayed:
-            pass  # until its thread has met the lock
+        patience = Patience(60)
+        while not writer.delayed:  # until its thread has met the lock
+            assert patience.left
+            time.sleep(0.001)
         assert writer.backlog >= 4
         cursor.execute("COMMIT")
     assert writer.flush(60)
