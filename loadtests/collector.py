@@ -129,6 +129,7 @@ class Collector:
                 "hub_lag_p99_ms": _ms(self.watch.hub_lag.percentile(99)),
                 "cpu_cores": round(self.watch.cpu, 3),
                 "begun": sum(self._begun.values()),
+                "reasons": loadsummary.together(loadsummary.own_reasons(self.plan.slugs, self.stats, self.watch)),
             },
         }
         if self.pairing is not None:

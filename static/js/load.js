@@ -96,7 +96,7 @@ export class Load {
     this.syncFields(box);
     const run = this.running ? box.dataset.run : "";
     if (run && run !== this.run) this.follow(run, box.dataset);
-    if (!run) { this.run = ""; this.latest = null; this.say(""); }
+    if (!run) this.forgetRun();
   }
 
   follow(run, { liveUrl }) {
@@ -129,7 +129,7 @@ export class Load {
         const news = await answer.json();
         ({ state } = news);
         this.after = news.after;
-        if (run === this.run && news.lines.length) this.take(news.lines);
+        if (run === this.run && news.lines.length) this.take(news.lines, news.doubts);
       } else if (answer.status === 404) state = "gone";
     } catch { /* the server is away; it is asked again */ }
     if (run !== this.run) return;
@@ -139,14 +139,20 @@ export class Load {
 
   over() {
     const { run } = this;
-    this.run = "";
-    this.latest = null;
-    this.say("");
+    this.forgetRun();
     if (document.getElementById("load")) this.fetchControls(run);
     else this.ended();
   }
 
-  take(lines) {
+  forgetRun() {
+    this.run = "";
+    this.latest = null;
+    this.say("");
+    this.doubt([]);
+  }
+
+  take(lines, doubts) {
+    this.doubt(doubts);
     this.latest = lines.at(-1);
     document.getElementById("load-progress")?.dispatchEvent(new Event("load-line"));
     this.showUsers();
@@ -181,6 +187,15 @@ export class Load {
     if (!slider() || !this.running || performance.now() - this.touched < SETTLE_MS) return;
     slider().value = this.latest.rate ?? this.latest.users;
     this.syncFields(controls());
+  }
+
+  /** Why the times on show are this host's and not the servers', nothing where they are theirs. */
+  doubt(reasons) {
+    const line = document.getElementById("load-doubt");
+    if (!line) return;
+    line.hidden = !reasons.length;
+    line.dataset.note = `The times are not the servers' own. ${reasons.join(" ")}`;
+    line.querySelector(".sr").textContent = `. ${line.dataset.note}`;
   }
 
   say(text) {

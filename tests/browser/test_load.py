@@ -6,7 +6,7 @@ import asyncio
 import re
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, Route
 
 from tests.browser.stage import FAST, SLOW, Stage
 from tests.browser.test_access import DOUBLE_IDS, NAMELESS, UNDEFINED
@@ -114,6 +114,27 @@ async def test_the_drawer_stays_below_four_lanes_whatever_their_servers_say(stag
         assert lanes["y"] + lanes["height"] <= load["y"], f"at {width} × {height}"
         assert await page.evaluate(MARKS_IN_SIGHT), f"at {width} × {height}"
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    await drawer.stop()
+
+
+async def test_a_host_that_is_the_limit_is_named_while_the_load_goes_on(stage: Stage, drawer: Drawer) -> None:
+    page = stage.page
+    doubts = ["The generator's loop was late by 80 ms (p99)."]
+
+    async def doubted(route: Route) -> None:
+        reply = await route.fetch()
+        await route.fulfill(json={**await reply.json(), "doubts": doubts})
+
+    await page.route("**/live.json*", doubted)
+    await stage.open(FAST)
+    await drawer.open()
+    await drawer.start(1)
+    await page.wait_for_selector("#load-doubt:visible")
+    await accessible(page)
+    await page.hover("#load-doubt")
+    await page.locator("#definition", has_text=f"The times are not the servers' own. {doubts[0]}").wait_for()
+    doubts = []
+    await page.wait_for_selector("#load-doubt", state="hidden")
     await drawer.stop()
 
 

@@ -13,7 +13,7 @@ from webapp.core.generator import Watch
 from webapp.core.histogram import Histogram
 from webapp.core.loadrecord import CATEGORIES, Record, category, record_from_data
 from webapp.core.loadstats import BackendStats, LoadStats, Window, exit_code
-from webapp.core.loadsummary import patience_words
+from webapp.core.loadsummary import patience_words, together
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -190,6 +190,13 @@ def test_a_generator_that_was_late_is_found_out() -> None:
 def test_a_percentile_of_too_few_samples_is_called_the_largest_that_it_is(samples: int, name: str) -> None:
     (reason,) = Watch(send_late=histogram(30, samples)).reasons(Histogram(), Histogram())
     assert reason == f"Requests began 30 ms late ({name})."
+
+
+def test_a_reason_is_given_once_and_with_its_backend_where_it_is_not_all_of_theirs() -> None:
+    late, slow = "The loop was late.", "Requests began 30 ms late (p99)."
+    assert together({"a": [late, slow], "b": [late]}) == [late, f"a: {slow}"]
+    assert together({"a": [late]}) == [late]
+    assert together({"a": [], "b": []}) == []
 
 
 def test_an_unknown_backend_merges_to_nothing() -> None:

@@ -384,6 +384,41 @@ def test_progress_of_a_pair_shows_each_difference_with_its_interval(tmp_path: Pa
         assert word in said
 
 
+LATE = "The generator's loop was late by 80 ms (p99)."
+BEHIND = "The simulator ran up to 44 ms behind its schedule."
+HELD_UP = "The web app that the requests pass through was late by up to 90 ms (p99)."
+
+
+@pytest.mark.parametrize(
+    ("reasons", "late_ms", "lag_ms", "wire", "doubts"),
+    [
+        ([], 3.0, 9, "sse", []),
+        ([LATE], 44.0, 90, "sse", [LATE, HELD_UP, BEHIND]),
+        ([], None, 90, "sse", [HELD_UP]),
+        ([], None, 90, "direct", []),
+    ],
+)
+def test_live_figures_come_with_the_reasons_why_they_are_not_the_servers_own(
+    reasons: list[str],
+    late_ms: float | None,
+    lag_ms: int,
+    wire: str,
+    doubts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("webapp.views.load.loop_lag.p99_ns", lambda from_ns, to_ns: lag_ms * 1_000_000)
+    run = finished(10)
+    run.state, run.folder, run.wire = LoadRun.State.RUNNING, str(tmp_path), wire
+    run.save()
+    server = None if late_ms is None else {"running": 1, "waiting": 0, "kv_usage": 0.1, "late_ms": late_ms}
+    line = {"t_s": 1.0, "users": 2, "backends": {"a": {"server": server}}, "generator": {"reasons": reasons}}
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    news = Client().get(f"/load/{run.id}/live.json").json()
+    assert news["doubts"] == doubts
+    assert "doubts" not in Client().get(f"/load/{run.id}/live.json?after={news['after']}").json(), "nothing is new"
+
+
 def test_the_help_says_what_no_run_exceeds() -> None:
     page = Client().get("/help/load/").content.decode()
     assert "No run has more than 1,000 users or 500 requests per second" in page

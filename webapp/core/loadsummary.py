@@ -62,18 +62,16 @@ def summarise(
     window = plan.window
     measured_s = max(0, min(window.end, elapsed_ns) - window.start) / 1e9
     blocks = stats.summary(plan.slugs, measured_s)
-    late, reasons = Histogram(), []
+    late, why = Histogram(), own_reasons(plan.slugs, stats, watch)
     for slug, block in blocks.items():
         backend = stats.backend(slug)
         late.merge(backend.histogram("late"))
-        own = Watch(watch.hub_lag, backend.histogram("late"), watch.cpu)
-        why = own.reasons(backend.histogram("ttft"), backend.histogram("icl"))
-        block["generator"] = own.summary(why)
+        block["generator"] = Watch(watch.hub_lag, backend.histogram("late"), watch.cpu).summary(why[slug])
         block["slo"] = stats.slo.text or None
         watched = (servers or {}).get(slug, ServerWatch())
         block["server"] = watched.summary(backend.delivered_tokens, backend.gone, elapsed_ns / 1e9)
         block["warnings"] += watched.warnings()
-        reasons += [reason for reason in why if reason not in reasons]
+    reasons = together(why)
     return {
         "backends": blocks,
         "generator": Watch(watch.hub_lag, late, watch.cpu).summary(reasons),
@@ -88,6 +86,23 @@ def summarise(
         "ended": ended,
         "exit_code": exit_code(stats, plan.slugs, bool(reasons)),
     }
+
+
+def own_reasons(slugs: Sequence[str], stats: LoadStats, watch: Watch) -> dict[str, list[str]]:
+    """Return for each backend why the latencies seen on it are the generator's own, [] where they are not."""
+    found = {}
+    for slug in slugs:
+        backend = stats.backend(slug)
+        own = Watch(watch.hub_lag, backend.histogram("late"), watch.cpu)
+        found[slug] = own.reasons(backend.histogram("ttft"), backend.histogram("icl"))
+    return found
+
+
+def together(reasons: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return every reason once, with its backend where it is not all of theirs."""
+    shared = [reason for reason in next(iter(reasons.values()), []) if all(reason in each for each in reasons.values())]
+    own = [f"{slug}: {reason}" for slug, each in reasons.items() for reason in each if reason not in shared]
+    return shared + own
 
 
 def rebuilt(plan: Plan, lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], LoadStats]:

@@ -18,23 +18,25 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST, require_safe
 
 from webapp import queries
+from webapp.clock import now_ns
 from webapp.core import charts, livecharts
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.services import load, loadplans
 from webapp.services.database import in_thread
 from webapp.services.loadplans import Refusal, Where
-from webapp.views import loadcomparisons, loadforms, loadprogress
+from webapp.services.looplag import loop_lag
+from webapp.views import loadcomparisons, loadforms, loadprogress, loadwords
 from webapp.views import loadcontexts as contexts
 from webapp.views.contexts import definitions
 from webapp.views.loadforms import values_of
-from webapp.views.loadwords import steers
 from webapp.views.operator import is_operator, operator_only
 
 PER_PAGE = MOST_TICKED = 20
 FILES = {"summary.json": "application/json", "requests.jsonl": "application/x-ndjson",
          "vllm.json": "application/json", "report.html": "text/html; charset=utf-8"}  # fmt: skip
 PIECE = 256 * 1024
+LAG_WINDOW_NS = 10_000_000_000  # as long as the live figures look back
 may_load = operator_only("send load")
 
 
@@ -121,7 +123,7 @@ def steer(request: HttpRequest, run_id: str) -> HttpResponse:
     except Refusal as refused:
         return JsonResponse({"error": str(refused)}, status=400)
     run = _run(run_id)
-    if run.state == LoadRun.State.RUNNING and not steers(run):
+    if run.state == LoadRun.State.RUNNING and not loadwords.steers(run):
         return JsonResponse({"error": "The load of this run cannot be changed while it goes on."}, status=409)
     if not load.steer(run.id, wish):
         return JsonResponse({"error": "This load run is not going on any more."}, status=409)
@@ -167,14 +169,20 @@ def progress(request: HttpRequest, run_id: str) -> HttpResponse:
 
 @require_safe
 async def live(request: HttpRequest, run_id: str) -> JsonResponse:
-    """Return what was written about a run after `after` (an offset that the last answer gave)."""
+    """Return what was written about a run after `after` (an offset that the last answer gave), and, where that is
+    anything, the reasons why its latest times are not the servers' own.
+    """
     after = request.GET.get("after", "0")
     run, lines, offset = await in_thread(_live, run_id, int(after) if after.isdecimal() else 0)
-    return JsonResponse({"state": run.state, "after": offset, "lines": lines})
+    answer = {"state": run.state, "after": offset, "lines": lines}
+    if lines:
+        lag_ns = None if run.wire == "direct" else loop_lag.p99_ns(now_ns() - LAG_WINDOW_NS, now_ns())
+        answer["doubts"] = loadwords.doubts(lines[-1], lag_ns)
+    return JsonResponse(answer)
 
 
 def _live(run_id: str, after: int) -> tuple[LoadRun, list[dict[str, Any]], int]:
-    run = LoadRun.objects.only("state", "folder").filter(id=run_id).first()
+    run = LoadRun.objects.only("state", "folder", "wire").filter(id=run_id).first()
     if run is None:
         raise Http404("There is no such load run.")
     return run, *load.live(run, after)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from webapp.core.generator import FLOOR_NS
 from webapp.core.loadplan import SERIES
 from webapp.core.loadsummary import load_words, series_words
 from webapp.core.verdict import duration
@@ -28,6 +32,21 @@ def title_of(run: LoadRun) -> str:
     itself = kind_of(run) == "ab" and any("#" in slug for slug in run.backends)
     asked = "A against itself" if itself else TITLES.get(kind_of(run))
     return run.title or asked or words(run).capitalize()
+
+
+def doubts(line: Mapping[str, Any], lag_ns: int | None) -> list[str]:
+    """Return why the times of a live line are not the servers' own, each as one sentence.
+
+    `lag_ns` is how late (p99) the web app ran through which the requests pass, None where they do not.
+    """
+    found = list(line.get("generator", {}).get("reasons", []))
+    if lag_ns is not None and lag_ns > FLOOR_NS:
+        found.append(f"The web app that the requests pass through was late by up to {lag_ns / 1e6:.0f} ms (p99).")
+    servers = [figures.get("server") or {} for figures in line["backends"].values()]
+    late_ms = max((server.get("late_ms") or 0.0 for server in servers), default=0.0)
+    if late_ms > FLOOR_NS / 1e6:
+        found.append(f"The simulator ran up to {late_ms:.0f} ms behind its schedule.")
+    return found
 
 
 def tried_loads(run: LoadRun) -> set[float]:
