@@ -16,7 +16,6 @@ from locust.exception import StopUser
 
 from loadtests.asking import Wire, ask
 from loadtests.exchange import Exchange, Job
-from loadtests.registry import Registry
 from loadtests.session import Session, session_of
 from loadtests.websocket import Page
 from webapp.clock import now_ns
@@ -49,21 +48,6 @@ def awaited_session(environment: Environment) -> Session:
     while (session := session_of(environment)) is None:
         gevent.sleep(IDLE_S)
     return session
-
-
-def begin(environment: Environment, registry: Registry, wire: Wire, job: Job) -> gevent.Greenlet:
-    """Ask in a greenlet of its own, whose value is the exchange. A user whom a smaller load takes away asks nothing
-    more, and the answer that is under way comes to its end: cut short, it would be missing from the percentiles.
-    """
-    return registry.children.spawn(ask, environment, registry, wire, job)
-
-
-def heard_out(asked: gevent.Greenlet) -> Exchange:
-    """Wait for the end of what was begun and return it; end the user where the run has ended it."""
-    exchange = asked.get()
-    if not isinstance(exchange, Exchange):  # a greenlet that was killed
-        raise StopUser()
-    return exchange
 
 
 def pause_after(exchange: Exchange, pause_ns: int) -> int:
@@ -128,7 +112,7 @@ class ClosedLoop(User):
 
     abstract = True
     target: Target | None = None  # set by `classes_of`; without, users are dealt to the backends in turn
-    asked: gevent.Greenlet | None = None  # what asks, or asked last
+    asking = False
 
     def on_start(self) -> None:
         session = awaited_session(self.environment)
@@ -141,9 +125,18 @@ class ClosedLoop(User):
         self.ready_ns = 0
 
     def on_stop(self) -> None:
-        """Close the user's own connection, once the answer has come that is under way."""
-        if self.asked is not None and isinstance(self.wire, Page):
-            self.asked.link(lambda _: self.wire.close())
+        if isinstance(wire := self.__dict__.get("wire"), Page):  # a user who never began has none
+            wire.close()
+
+    def stop(self, force: bool = False) -> bool:
+        """Leave, as Locust's runner has it when a load is made smaller: at once between two answers; else this is one
+        user less from now on, who hears the answer out. Cut short, it would be missing from the percentiles.
+        """
+        if not self.asking:
+            return bool(super().stop(force))
+        self.group.discard(self.greenlet)
+        self.session.registry.children.add(self.greenlet)  # where the end of the run finds it
+        return bool(super().stop())
 
     @task
     def turn(self) -> None:
@@ -154,8 +147,9 @@ class ClosedLoop(User):
         sleep_until(self.ready_ns)
         if registry.over:
             raise StopUser()
-        self.asked = begin(self.environment, registry, self.wire, self.dialogue.job(self.ready_ns))
-        exchange = heard_out(self.asked)
+        self.asking = True
+        exchange = ask(self.environment, registry, self.wire, self.dialogue.job(self.ready_ns))
+        self.asking = False
         self.dialogue.heard(exchange)
         self.ready_ns = now_ns() + pause_after(exchange, self.dialogue.pause_ns())
 
@@ -199,13 +193,13 @@ class PairUser(User):
         pair = first.number * 1_000_000 + first.place
         order = shuffled(self.session.plan.seed, pair, len(self.dialogues))
         jobs = [dialogue.job(self.ready_ns, pair=pair) for dialogue in self.dialogues]
-        asked = [begin(self.environment, registry, self.wires[k], jobs[k]) for k in order]
+        asked = [registry.children.spawn(ask, self.environment, registry, self.wires[k], jobs[k]) for k in order]
         gevent.joinall(asked)
         pause_ns = first.pause_ns()
         for k, greenlet in zip(order, asked, strict=True):
-            exchange = heard_out(greenlet)
-            self.dialogues[k].heard(exchange)
-            pause_ns = pause_after(exchange, pause_ns)
+            if isinstance(exchange := greenlet.value, Exchange):
+                self.dialogues[k].heard(exchange)
+                pause_ns = pause_after(exchange, pause_ns)
         self.ready_ns = now_ns() + pause_ns
 
 
