@@ -118,6 +118,8 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Pat
         ([], "Name a backend"),
         ([*one, "--users", "2.5"], "whole number"),
         ([*one, "--rate", "nan"], "wants a number"),
+        ([*one, "--users", "0"], "--users wants at least one"),
+        (["sweep", *one, "--users", "0,4"], "--users wants at least one"),
         ([*one, "--users", "2", "--rate", "2"], "Give one of --users and --rate"),
         ([*one, "--stages", "5:10s", "--duration", "5"], "leave --duration out"),
         (["search", *one], "A search needs an SLO"),

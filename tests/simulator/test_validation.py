@@ -413,7 +413,7 @@ def test_the_command_prints_a_table_and_what_was_missed(capsys: pytest.CaptureFi
     assert "MISSED ttft_mape" in text  # the start of NVIDIA's 8B runs is not met, and that is said
 
 
-@pytest.mark.parametrize("name", ["nothing.csv", "."])
-def test_the_command_refuses_a_file_it_cannot_read(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CommandError):
+@pytest.mark.parametrize(("name", "why"), [("nothing.csv", "No such file or directory"), (".", "Is a directory")])
+def test_the_command_refuses_a_file_it_cannot_read(tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(CommandError, match=f"{tmp_path / name} cannot be read: {why}."):
         call_command("validate", "--rows", str(tmp_path / name))

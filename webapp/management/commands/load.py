@@ -193,6 +193,8 @@ def _wishes(options: dict[str, Any]) -> Wishes:
         raise Refusal("--stages say how long the run is; leave --duration out.")
     rates = [_number(part, "--rate") for part in _parts(options["rate"], kind)]
     users = [_whole(part, "--users") for part in _parts(options["users"], kind)]
+    if 0 in users:
+        raise Refusal("--users wants at least one.")
     if kind == "sweep" and not (rates or users):
         raise Refusal("A sweep needs --users 1,2,4,… or --rate 1,2,4,….")
     return Wishes(

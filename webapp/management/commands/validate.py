@@ -26,7 +26,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             made = report(options["rows"])
-        except (OSError, ValueError) as problem:
+        except OSError as problem:
+            raise CommandError(f"{problem.filename} cannot be read: {problem.strerror}.") from None
+        except ValueError as problem:
             raise CommandError(str(problem)) from None
         if options["keep"]:
             keep(made, measured=options["rows"] is not None)
