@@ -395,6 +395,15 @@ def test_a_report_tells_fitted_rows_from_others(tmp_path: Path) -> None:
     assert set(TARGETS) <= set(made)
 
 
+def test_a_target_is_met_from_its_own_side_and_by_nothing_where_nothing_was_measured(tmp_path: Path) -> None:
+    missed = report(written(tmp_path / "missed.csv", [line(ttft_ms=9000)]))["targets"]
+    assert (missed["saturated_recall"]["value"], missed["saturated_recall"]["met"]) == (0.0, False)
+    assert (missed["tpot_mape"]["value"], missed["tpot_mape"]["met"]) == (None, None)
+    off = report(written(tmp_path / "off.csv", [line(tpot_ms=1.0)]))["targets"]
+    assert off["tpot_mape"]["value"] > off["tpot_mape"]["at_most"]
+    assert (off["tpot_mape"]["met"], off["false_alarm_rate"]["met"]) == (False, True)
+
+
 def test_the_command_prints_its_contract_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path / "mine.csv", [line()])
     call_command("validate", "--rows", str(path), "--json")
