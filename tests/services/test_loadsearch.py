@@ -153,6 +153,16 @@ def test_a_sweep_shows_all_figures_of_each_load_and_says_which_a_distribution_is
     assert distribution["title"]["subtitle"] == ["at 8 users"]
 
 
+def test_a_backend_keeps_its_colour_where_another_has_nothing_to_show(tmp_path: Path) -> None:
+    found = loadsearch.series(SWEEP, tmp_path, Runs())
+    kept = results(tmp_path)[1]
+    whole = loadreport.named(found, kept)["distribution-of-time-to-first-token"]
+    kept["distribution"]["small"]["ttft"] = []
+    alone = loadreport.named(found, kept)["distribution-of-time-to-first-token"]
+    assert {row["backend"] for row in alone["data"]["values"]} == {"large"}
+    assert alone["encoding"]["color"] == whole["encoding"]["color"]
+
+
 @pytest.mark.parametrize(
     ("badges", "lines"),
     [

@@ -79,10 +79,11 @@ def rate_over_time(
     )
 
 
-def distribution(bars: Mapping[str, Sequence[Sequence[float]]], figure: str) -> Spec:
+def distribution(bars: Mapping[str, Sequence[Sequence[float]]], figure: str, slugs: Sequence[str] = ()) -> Spec:
     """Return how a figure is distributed, as cumulative share over a logarithmic axis.
 
-    A cumulative curve needs no bins to be chosen, and its crossing of 0.95 is the percentile.
+    A cumulative curve needs no bins to be chosen, and its crossing of 0.95 is the percentile. `slugs` are all that have
+    a colour, those without `bars` among them.
     """
     rows = []
     for slug, found in bars.items():
@@ -97,7 +98,7 @@ def distribution(bars: Mapping[str, Sequence[Sequence[float]]], figure: str) -> 
         {"type": "line", "interpolate": "linear"},
         x=_axis("ms", FIGURE_TITLES[figure], scale={"type": "log", "nice": True}),
         y=_axis("share", "share of requests", scale={"domain": [0, 1]}, axis={"format": "%"}),
-        color=_colour(list(bars)),
+        color=_colour(slugs or list(bars)),
     )
 
 

@@ -106,7 +106,7 @@ def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[cha
     for figure in ("ttft", "tpot", "e2e"):
         bars = {slug: entry[figure] for slug, entry in distribution.items() if entry.get(figure)}
         if bars:
-            spread.append(charts.distribution(bars, figure) | {"usermeta": {"at": ", ".join(at)}})
+            spread.append(charts.distribution(bars, figure, slugs) | {"usermeta": {"at": ", ".join(at)}})
     for spec, lines in (*((spec, badges) for spec in found), *((spec, badges + at) for spec in spread)):
         spec["title"] |= {"subtitle": lines, "subtitleFontSize": 11, "subtitlePadding": 4}
     return [spec for spec in found + spread if spec["data"]["values"]]
