@@ -54,6 +54,7 @@ async def test_a_stream_that_was_paused_arrives_whole_when_it_is_read_after_all(
         answer = bytearray()
         while not answer.endswith(b"0\r\n\r\n"):
             answer += sock.recv(MIB)
+        eventually(lambda: name in server.state()["endings"], "the application ends while its reader is there")
     assert body_of(bytes(answer)) == CHUNK * 2048
     assert server.state()["endings"][name] == "done"
 
@@ -67,6 +68,7 @@ async def test_pushing_is_refused_for_a_reader_that_is_behind_and_nothing_is_los
         answer = bytearray()
         while not answer.endswith(b"0\r\n\r\n"):
             answer += sock.recv(MIB)
+        eventually(lambda: name in server.state()["endings"], "the application ends while its reader is there")
     assert body_of(bytes(answer)) == b"".join(map(pushed_line, range(2048)))
     assert server.state()["endings"][name] == "done"
 

@@ -23,6 +23,7 @@ CHUNK = b"x" * 16 * 1024
 
 counts: dict[str, int] = {}
 endings: dict[str, str] = {}
+whole: set[str] = set()  # answers whose end is on its way
 ended_ns: dict[str, int] = {}
 gates: dict[str, asyncio.Event] = {}
 
@@ -75,6 +76,8 @@ async def while_connected(receive: Receive, name: str, work: Awaitable[None]) ->
     watch = asyncio.ensure_future(until_disconnect(receive))
     try:
         await asyncio.wait([task, watch], return_when=asyncio.FIRST_COMPLETED)
+        if name in whole:  # with the end of an answer ends what may be received, too
+            await task
         endings[name] = "done" if task.done() else "client left"
     except asyncio.CancelledError:
         endings[name] = "cancelled"
@@ -124,6 +127,7 @@ async def chunks(scope: Any, send: Send, name: str, number: int, gap_s: float) -
                 await send({"type": "websocket.send", "bytes": b"goodbye\n"})
             break
     if over_http:
+        whole.add(name)
         await send({"type": "http.response.body", "body": b""})
 
 
@@ -140,6 +144,7 @@ async def pushed(scope: Any, receive: Receive, send: Send, name: str) -> None:
             else:
                 await send({"type": "http.response.body", "body": line, "more_body": True})
             counts[name] = index + 1
+        whole.add(name)
         await send({"type": "http.response.body", "body": b""})
         assert not push.of(scope)(b"too late")
 
