@@ -13,7 +13,7 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 
-from tests.web.test_load_pages import finished
+from tests.web.load_runs import finished
 from webapp.core.charts import HEIGHT, WIDTH
 from webapp.services import charts, loadreport
 

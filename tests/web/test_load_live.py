@@ -1,0 +1,117 @@
+"""A load run that is going on: moving it, its progress in words, and what its live figures are worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from django.test import Client
+
+from tests.web.load_runs import finished
+from webapp.models import LoadRun
+
+pytestmark = pytest.mark.usefixtures("rows")
+
+
+def test_a_search_cannot_be_steered() -> None:
+    run = finished(10)
+    run.plan["kind"], run.state = "search", LoadRun.State.RUNNING
+    run.save()
+    reply = Client().post(f"/load/{run.id}/steer/", {"users": "3"})
+    assert (reply.status_code, "cannot be changed" in reply.json()["error"]) == (409, True)
+
+
+@pytest.mark.parametrize("wish", [{"users": "many"}, {"rate": "nan"}, {"rate": "inf"}, {}])
+def test_a_slider_that_asks_for_no_number_is_told_so(wish: dict[str, str]) -> None:
+    reply = Client().post(f"/load/{finished(10).id}/steer/", wish)
+    assert reply.status_code == 400
+    assert "has to be a number" in reply.json()["error"]
+
+
+def test_a_slider_of_a_run_that_has_ended_is_told_so() -> None:
+    reply = Client().post(f"/load/{finished(10).id}/steer/", {"users": "3"})
+    assert (reply.status_code, reply.json()["error"]) == (409, "This load run is not going on any more.")
+
+
+def test_progress_says_the_step_that_is_under_way_with_its_attainment_and_those_before(tmp_path: Path) -> None:
+    run = finished(10)
+    steps = [{"backend": "a", "load": 2, "attainment": 0.99, "asked": 90, "low": 0.95, "high": 1.0,
+              "limited": False, "thin": False}]  # fmt: skip
+    run.plan |= {"kind": "search", "up_to": 64, "loads": []}
+    run.summary, run.state, run.folder = {"search": {"a": {"steps": steps}}}, LoadRun.State.RUNNING, str(tmp_path)
+    run.save()
+    assert "Starting the generator" in Client().get(f"/load/{run.id}/progress/").content.decode()
+    step = {"number": 2, "done": 1, "backend": "a", "load": 4, "duration_s": 20.0, "t_s": 8.2, "again": False}
+    line = {"t_s": 31.0, "users": 4, "step": step, "backends": {"a": {"asked": 40, "good": 30}}}
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    said = Client().get(f"/load/{run.id}/progress/").content.decode()
+    assert "Step 2: 4 users on Backend A, 8 s of 20 s. 75.0% of 40 good so far." in said
+    assert said.index("under way") < said.index("enough"), "the newest first"
+    assert Client().get(f"/load/{run.id}/chart/growing.json").json()["data"]["values"][0]["load"] == 2
+    step |= {"done": 0}  # the last line of a step that has ended
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    assert "under way" not in Client().get(f"/load/{run.id}/progress/").content.decode()
+
+
+def test_progress_of_a_sweep_says_how_much_is_left(tmp_path: Path) -> None:
+    run = finished(10)
+    run.plan |= {"kind": "sweep", "loads": [1, 2, 4]}
+    run.summary, run.state, run.folder = {}, LoadRun.State.RUNNING, str(tmp_path)
+    run.save()
+    step = {"number": 1, "done": 0, "backend": "a", "load": 1, "duration_s": 30.0, "t_s": 10.0, "again": False}
+    line = {"t_s": 10.0, "users": 1, "step": step, "backends": {"a": {"output_tokens_per_s": 12}}}
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    said = Client().get(f"/load/{run.id}/progress/").content.decode()
+    assert "Step 1 of 3: 1 user on Backend A, 10 s of 30 s; about 1 min 20 s left in all." in said
+
+
+def test_progress_of_a_pair_shows_each_difference_with_its_interval(tmp_path: Path) -> None:
+    run = finished(10)
+    run.plan["kind"] = "ab"
+    run.plan["targets"].append(run.plan["targets"][0] | {"slug": "b"})
+    run.state, run.folder = LoadRun.State.RUNNING, str(tmp_path)
+    run.save()
+    pair = {"a": "a", "b": "b", "figure": "ttft", "n": 50, "difference_ms": -20.0, "interval_ms": [-30.0, -10.0],
+            "p_a_faster": 0.9, "p_interval": [0.7, 0.97], "result": "A faster"}  # fmt: skip
+    unknown = pair | {"figure": "e2e", "n": 3, "interval_ms": [None, None], "result": "cannot tell"}
+    line = {"t_s": 10.0, "users": 1, "backends": {}, "pairs": [pair, unknown]}
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    said = Client().get(f"/load/{run.id}/progress/").content.decode()
+    for word in ("10 s of 30 s", "A − B", "−20 ms", "−30 ms to −10 ms", "90%", "A is faster", "cannot tell", "n/a"):
+        assert word in said
+
+
+LATE = "The generator's loop was late by 80 ms (p99)."
+BEHIND = "The simulator ran up to 44 ms behind its schedule."
+HELD_UP = "The web app that the requests pass through was late by up to 90 ms (p99)."
+
+
+@pytest.mark.parametrize(
+    ("reasons", "late_ms", "lag_ms", "wire", "doubts"),
+    [
+        ([], 3.0, 9, "sse", []),
+        ([LATE], 44.0, 90, "sse", [LATE, HELD_UP, BEHIND]),
+        ([], None, 90, "sse", [HELD_UP]),
+        ([], None, 90, "direct", []),
+    ],
+)
+def test_live_figures_come_with_the_reasons_why_they_are_not_the_servers_own(
+    reasons: list[str],
+    late_ms: float | None,
+    lag_ms: int,
+    wire: str,
+    doubts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("webapp.views.load.loop_lag.p99_ns", lambda from_ns, to_ns: lag_ms * 1_000_000)
+    run = finished(10)
+    run.state, run.folder, run.wire = LoadRun.State.RUNNING, str(tmp_path), wire
+    run.save()
+    server = None if late_ms is None else {"running": 1, "waiting": 0, "kv_usage": 0.1, "late_ms": late_ms}
+    line = {"t_s": 1.0, "users": 2, "backends": {"a": {"server": server}}, "generator": {"reasons": reasons}}
+    (tmp_path / "live.jsonl").write_bytes(orjson.dumps(line) + b"\n")
+    news = Client().get(f"/load/{run.id}/live.json").json()
+    assert news["doubts"] == doubts
+    assert "doubts" not in Client().get(f"/load/{run.id}/live.json?after={news['after']}").json(), "nothing is new"
