@@ -12,7 +12,7 @@ from webapp.core.generator import Watch
 from webapp.core.histogram import Histogram
 from webapp.core.loadplan import SERIES, Plan
 from webapp.core.loadrecord import record_from_data
-from webapp.core.loadstats import LoadStats, exit_code
+from webapp.core.loadstats import BackendStats, LoadStats, exit_code
 from webapp.core.servermetrics import ServerWatch
 
 COMPLETE, STOPPED, INTERRUPTED = "complete", "stopped", "interrupted"
@@ -66,7 +66,7 @@ def summarise(
     for slug, block in blocks.items():
         backend = stats.backend(slug)
         late.merge(backend.histogram("late"))
-        block["generator"] = Watch(watch.hub_lag, backend.histogram("late"), watch.cpu).summary(why[slug])
+        block["generator"] = _own(watch, backend).summary(why[slug])
         block["slo"] = stats.slo.text or None
         watched = (servers or {}).get(slug, ServerWatch())
         block["server"] = watched.summary(backend.delivered_tokens, backend.gone, elapsed_ns / 1e9)
@@ -90,12 +90,16 @@ def summarise(
 
 def own_reasons(slugs: Sequence[str], stats: LoadStats, watch: Watch) -> dict[str, list[str]]:
     """Return for each backend why the latencies seen on it are the generator's own, [] where they are not."""
-    found = {}
-    for slug in slugs:
-        backend = stats.backend(slug)
-        own = Watch(watch.hub_lag, backend.histogram("late"), watch.cpu)
-        found[slug] = own.reasons(backend.histogram("ttft"), backend.histogram("icl"))
-    return found
+    backends = {slug: stats.backend(slug) for slug in slugs}
+    return {
+        slug: _own(watch, backend).reasons(backend.histogram("ttft"), backend.histogram("icl"))
+        for slug, backend in backends.items()
+    }
+
+
+def _own(watch: Watch, backend: BackendStats) -> Watch:
+    """Return what the generator saw of itself, of one backend's requests alone where it is about requests."""
+    return Watch(watch.hub_lag, backend.histogram("late"), watch.cpu)
 
 
 def together(reasons: Mapping[str, Sequence[str]]) -> list[str]:
