@@ -105,7 +105,7 @@ async def test_a_search_is_watched_step_by_step_and_answers_in_a_sentence(stage:
     await page.wait_for_selector(".load-verdict", timeout=SERIES_MS)
     told = [text.strip() for text in await page.locator(".step-table td.told").all_inner_texts()]
     # A busy machine may be the limit; then that is what it says.
-    answer = "serves at least 2 users" if told == ["enough", "enough"] else "the generator"
+    answer = "serves at least 2 users" if told[-1] == "enough" else "the generator"
     assert answer in await page.inner_text(".load-verdict"), told
     await accessible(stage)
 
