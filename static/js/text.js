@@ -179,23 +179,17 @@ export class Follow {
     this.on = true;
     this.settled = false;
     this.last = 0;
-    this.height = Infinity;  // at the last frame's end
-    this.seen = Infinity;    // at the end of the one before
     scroller.addEventListener("scroll", () => {
       const { scrollTop, scrollHeight, clientHeight } = scroller;
-      const up = scrollTop < this.last - 1;
-      const end = up ? scrollHeight : Math.min(scrollHeight, this.seen); // who scrolled down did so to the end on show then
-      if (end - scrollTop - clientHeight < 24) this.on = true;
-      else if (up) this.on = false;
+      if (scrollHeight - scrollTop - clientHeight < 24) this.on = true;
+      else if (scrollTop < this.last - 1) this.on = false;
       this.last = scrollTop;
     }, { passive: true });
   }
 
   settle() {
     this.settled = true;
-    this.seen = this.height;
-    this.height = this.scroller.scrollHeight;
-    if (this.on) this.scroller.scrollTop = this.height;
+    if (this.on) this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 }
 
