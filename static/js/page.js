@@ -6,8 +6,9 @@ import { drawStored as drawCharts } from "./charts.js";
 import * as definitions from "./definitions.js";
 import * as keys from "./keys.js";
 import { Load } from "./load.js";
+import * as promptBox from "./promptbox.js";
 import { RaceStrip } from "./race.js";
-import { patch } from "./readout.js";
+import * as readout from "./readout.js";
 import { endState, Recording } from "./recording.js";
 import { Replay } from "./replay.js";
 import * as settings from "./settings.js";
@@ -52,8 +53,9 @@ class Arena {
     this.load = new Load({ lanes: lanesShown });
     this.attaching = false;
     this.catchingUp = false;       // between "attached" and the end of what is replayed, nothing is announced
-    this.socket = new Socket(element, { attach: () => this.attachment(), patch });
+    this.socket = new Socket(element, { attach: () => this.attachment(), patch: (old, fresh) => readout.patch(old, fresh) || promptBox.patch(old, fresh) });
     this.socket.addEventListener("json", (event) => this.receive(event.detail));
+    this.socket.addEventListener("sent", (event) => promptBox.sent(event.detail));
     this.socket.addEventListener("swapped", () => this.swapped());
     this.socket.addEventListener("link", (event) => this.link(event.detail));
     this.socket.addEventListener("refused", (event) => this.notice("warn", event.detail));
@@ -138,7 +140,10 @@ class Arena {
     this.replay.sync();
   }
 
-  onError(message) { this.notice("error", message.message); }
+  onError(message) {
+    promptBox.refused();
+    this.notice("error", message.message);
+  }
 
   onReset(message) {
     this.notice("warn", message.message ?? "The server was restarted. Reload the page to go on.");
@@ -271,6 +276,7 @@ definitions.watch();
 keys.watch();
 if ($("arena")) {
   settings.watch();
+  promptBox.watch();
   new Arena($("arena")).load.open();
 } else if ($("load-controls")) {
   new Load({ ended: () => location.reload() });

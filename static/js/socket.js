@@ -23,7 +23,8 @@ export function reconnectDelay(k, random = Math.random) {
 }
 
 export class Socket extends EventTarget {
-  /** Events: "json" (detail: message), "swapped", "link" (detail: state word), "refused" (detail: sentence). */
+  /** Events: "json" (detail: message), "sent" (detail: message of a control), "swapped", "link" (detail: state word),
+      "refused" (detail: sentence). */
   constructor(element, { attach, patch }) {
     super();
     this.element = element;
@@ -127,6 +128,7 @@ export class Socket extends EventTarget {
     event.detail.parameters = message;
     event.detail.headers = null;
     if (event.detail.errors?.length) return; // htmx stops an invalid form itself
+    this.tell("sent", message);
     if (this.wrapper) return;
     event.preventDefault();
     event.detail.triggeringEvent?.preventDefault();

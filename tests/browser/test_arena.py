@@ -281,3 +281,30 @@ async def test_a_reload_finds_the_same_answers(stage: Stage, page: Page) -> None
     await stage.connected()
     assert await stage.lane(0).text() == text
     await page.wait_for_selector("#replay:enabled")
+
+
+async def test_what_is_typed_while_lanes_stream_stays_when_they_have_ended(stage: Stage, held: Held) -> None:
+    await stage.open(held.slug)
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    await stage.page.click(".settings-summary")
+    await stage.page.fill('.settings-panel [name="system"]', "Be brief.")
+    await stage.page.fill("#prompt", "And the")
+    await stage.page.keyboard.press("End")
+    held.go()
+    await stage.finished()
+    await stage.page.get_by_role("button", name="New conversation").wait_for()
+    await stage.page.keyboard.type(" second?")
+    assert await stage.page.input_value("#prompt") == "And the second?"
+    assert await stage.page.input_value('.settings-panel [name="system"]') == "Be brief."
+    assert await stage.page.locator(".settings[open]").count(), "the panel was open"
+
+
+async def test_a_scenario_chosen_again_puts_its_own_prompt_back(stage: Stage) -> None:
+    await stage.open()
+    await stage.page.click("#scenario-chat")
+    await stage.page.wait_for_selector('#scenario-chat[aria-pressed="true"]')
+    prompt = await stage.page.input_value("#prompt")
+    await stage.page.fill("#prompt", "Something else")
+    await stage.page.click("#scenario-chat")
+    await stage.page.wait_for_function("(prompt) => document.getElementById('prompt').value === prompt", arg=prompt)
