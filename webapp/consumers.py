@@ -107,7 +107,9 @@ class ArenaConsumer(AsyncWebsocketConsumer):
     async def _attach(self, message: dict[str, Any]) -> None:
         """Follow an arena: the one the page names, or a new one with the lanes it names.
 
-        A page says with `html` whether it wants every fragment again now; a script says nothing and gets JSON only.
+        A page says with `html` whether it wants every fragment again now, and with `version` how old it is: one that
+        the browser kept, or that changed before its socket was there, gets them too. A script says nothing and gets
+        JSON only.
         """
         arena_id, fragments = str(message.get("arena") or ""), bool(message.get("html"))
         arena = arenas.find(arena_id) if arena_id else None
@@ -118,6 +120,7 @@ class ArenaConsumer(AsyncWebsocketConsumer):
             if message.get("run"):
                 text = "The server was restarted; what it had kept is under Runs."
                 await self._send_json({"type": "reset", "message": text})
+        fragments = fragments or message.get("version") not in (None, str(arena.version))
         if self.arena is arena:
             await self._unfollow()
         else:

@@ -68,6 +68,7 @@ class Arena {
       lanes: laneCards().map((card) => card.querySelector("select").value),
       run: this.recording.run,
       have: this.recording.have(),
+      version: this.element.dataset.version, // of the page as it was loaded
     };
   }
 
@@ -78,6 +79,7 @@ class Arena {
 
   onAttached(message) {
     this.element.dataset.arena = message.arena;
+    delete this.element.dataset.version;
     history.replaceState(null, "", `?arena=${encodeURIComponent(message.arena)}`); // a reload finds the same arena
     this.attaching = true;
     if (message.run !== this.recording.run) this.running(false);

@@ -308,3 +308,13 @@ async def test_a_scenario_chosen_again_puts_its_own_prompt_back(stage: Stage) ->
     await stage.page.fill("#prompt", "Something else")
     await stage.page.click("#scenario-chat")
     await stage.page.wait_for_function("(prompt) => document.getElementById('prompt').value === prompt", arg=prompt)
+
+
+async def test_a_reload_in_the_middle_of_a_run_shows_how_that_run_ended(stage: Stage, endless: str) -> None:
+    await stage.open(endless)
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    await stage.page.reload()
+    await stage.finished()
+    assert await stage.lane(0).state() == "stopped"
+    assert await stage.verdict() == "Stopped before anyone finished."

@@ -77,6 +77,11 @@ class Arena:
         """Whether a run has begun whose end is not settled yet: its answers belong into the history first."""
         return self._going is not None
 
+    @property
+    def version(self) -> int:
+        """Grows with every change of any part: a page that was rendered at another one is out of date."""
+        return sum(self.versions.values())
+
     def letter(self, slot: Slot) -> str:
         return LETTERS[self.slots.index(slot)]
 

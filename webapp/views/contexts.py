@@ -63,6 +63,7 @@ def arena_context(arena: Arena, specs: Sequence[BackendSpec]) -> dict[str, Any]:
     return {
         "id": arena.id,
         "run_id": arena.run.id if arena.run else "",
+        "version": arena.version,
         "lanes": [lane_context(arena, slot, specs) for slot in arena.slots],
         "can_add": len(arena.slots) < MAX_LANES,
         "max_lanes": MAX_LANES,
