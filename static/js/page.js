@@ -148,7 +148,7 @@ class Arena {
   }
 
   onReset(message) {
-    this.notice("warn", message.message ?? "The server was restarted. Reload the page to go on.");
+    this.socket.excuse = message.message;
     this.running(false);
   }
 

@@ -34,7 +34,7 @@ export class Socket extends EventTarget {
     this.attempt = 0;
     this.opened = 0;
     this.held = null;
-    this.excuse = "";                      // why the connection was lost, said once it is back: the page's notice comes anew then
+    this.excuse = "";                      // what happened meanwhile, said once the page is attached: its notice comes anew then
     this.keys = new Map();
     this.parser = new DOMParser();
     window.htmx.config.wsReconnectDelay = () => reconnectDelay(this.attempt) * 1000;
@@ -53,8 +53,7 @@ export class Socket extends EventTarget {
       const { target, fragment } = event.detail;
       if (this.patch(target, fragment.firstElementChild)) event.detail.shouldSwap = false;
     });
-    window.addEventListener("online", () => this.retryNow());
-    window.addEventListener("offline", () => this.wrapper && this.tell("link", "offline"));
+    for (const name of ["online", "offline"]) window.addEventListener(name, () => this.networkChanged());
   }
 
   tell(name, detail) { this.dispatchEvent(new CustomEvent(name, { detail })); }
@@ -84,8 +83,12 @@ export class Socket extends EventTarget {
     this.timer = setTimeout(() => wrapper.reconnect(), reconnectDelay(this.attempt) * 1000);
   }
 
-  retryNow() {
+  /** The browser's word says nothing about a server on this machine, so it is asked: "attached" says that it is there. */
+  networkChanged() {
     this.attempt = 0;
+    if (!this.wrapper) return;
+    this.tell("link", "offline");
+    this.sendAttach();
   }
 
   onMessage(event) {

@@ -94,6 +94,28 @@ async def test_text_that_came_while_the_line_was_lost_joins_the_text_before_it(
     assert await behind.lane(0).text() == recorded
 
 
+async def test_a_machine_without_a_network_is_no_lost_connection_to_its_own_server(stage: Stage) -> None:
+    await stage.open(FAST, max_tokens=30)
+    for said in ("offline", "online"):
+        await stage.page.evaluate("(said) => dispatchEvent(new Event(said))", said)
+        await stage.connected()
+    await stage.race()
+    assert await stage.lane(0).state() == "done"
+    assert await stage.page.inner_text(".link-text") == "connected"
+
+
+async def test_a_page_whose_server_was_restarted_says_so(behind: Stage, line: Line) -> None:
+    await behind.open(FAST, max_tokens=30)
+    await behind.race()
+    line.cut()
+    await behind.page.wait_for_selector('#link[data-state="offline"]')
+    await behind.page.evaluate("document.getElementById('arena').dataset.arena = 'of-the-server-before'")
+    line.mend()
+    await behind.connected()
+    assert "The server was restarted" in await behind.notice()
+    assert await behind.lane(0).state() == "waiting"
+
+
 async def test_presses_while_offline_become_one_request(behind: Stage, line: Line) -> None:
     sent = watch(behind.page)
     await behind.open(FAST, max_tokens=30)
