@@ -8,6 +8,9 @@ import { nextFrame } from "./frames.js";
 const BLOCK_CHARS = 800;
 const CHAPTER_BLOCKS = 5;
 const FRAME_CHARS = 16000; // per lane and frame: a backlog from a hidden tab is caught up without a long frame
+const NEAR_END = 24;       // px: about a line
+const UPWARD = new Set(["ArrowUp", "PageUp", "Home"]);
+const HAND_FRAMES = 30;    // half a second of display frames: as long as a turn of the wheel glides
 
 function append(host, name) {
   const element = document.createElement("span");
@@ -116,7 +119,7 @@ export class LaneText {
       if (part.length === entry[2].length) this.queue.shift();
       else entry[2] = entry[2].slice(part.length);
     }
-    if (this.thinking) this.thinking.box.scrollTop = this.thinking.box.scrollHeight;
+    this.thinking?.follow.settle();
   }
 
   writer(kind, step) {
@@ -151,7 +154,7 @@ export class LaneText {
     box.className = "plain";
     details.append(summary, box);
     this.section.append(details);
-    return { details, box, writer: new Writer(box) };
+    return { details, follow: new Follow(box), writer: new Writer(box) };
   }
 
   beginAnswer() {
@@ -172,24 +175,42 @@ function stepLabel(step) {
   return document.querySelectorAll(".steps-list b")[step]?.textContent || `Step ${step + 1}`;
 }
 
-/** Keeps a scroller at its end until the person scrolls up, and again once they come back. */
+/**
+ * Keeps a scroller at its end until the person scrolls up, however little, and again once they come back to the end. Their
+ * hand and the text move in different threads: what they reach is the end that was on their screen when they set out, and a
+ * text that grows fast has another by the time the page hears of it.
+ */
 export class Follow {
   constructor(scroller) {
     this.scroller = scroller;
     this.on = true;
     this.settled = false;
-    this.last = 0;
-    scroller.addEventListener("scroll", () => {
-      const { scrollTop, scrollHeight, clientHeight } = scroller;
-      if (scrollHeight - scrollTop - clientHeight < 24) this.on = true;
-      else if (scrollTop < this.last - 1) this.on = false;
-      this.last = scrollTop;
-    }, { passive: true });
+    this.top = 0;    // where the scroller was last seen or put
+    this.ends = [];  // the text's heights at the last frames' ends, oldest first
+    scroller.addEventListener("scroll", () => this.moved(), { passive: true });
+    scroller.addEventListener("keydown", ({ key }) => this.pressed(key));
+  }
+
+  /** A key scrolls by gliding: held to its end meanwhile, the scroller would not set out. */
+  pressed(key) {
+    if (UPWARD.has(key) && this.top > 0) this.on = false;
+  }
+
+  moved() {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    const below = (height) => height - scrollTop - clientHeight;
+    if (scrollTop < this.top - 1) this.on = below(scrollHeight) < 1; // a text grown shorter is at its end still
+    else if (scrollTop > this.top + 1) this.on ||= below(Math.min(scrollHeight, ...this.ends)) < NEAR_END;
+    this.top = scrollTop;
   }
 
   settle() {
     this.settled = true;
-    if (this.on) this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.ends.push(this.scroller.scrollHeight);
+    if (this.ends.length > HAND_FRAMES) this.ends.shift();
+    if (!this.on) return;
+    this.scroller.scrollTop = this.ends.at(-1);
+    this.top = this.scroller.scrollTop;
   }
 }
 

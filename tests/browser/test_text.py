@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import Locator
 
 from tests.browser.conftest import Backends
 from tests.browser.stage import RUN_MS, SLOW, Stage
@@ -34,6 +35,17 @@ LAST_LINES = """
 })
 """
 FROM_END = "(pane) => pane.scrollHeight - pane.scrollTop - pane.clientHeight"
+# The pane can be scrolled by hand, and the browser's other threads have had three display frames to learn of it.
+IN_HAND = """
+(pane) => new Promise((resolve) => {
+  let frames = 0;
+  const look = () => {
+    frames = getComputedStyle(pane).overflowY === "auto" ? frames + 1 : 0;
+    if (frames > 3) resolve(true); else requestAnimationFrame(look);
+  };
+  look();
+})
+"""
 GROWN = "([pane, length]) => pane.textContent.length > length + 500"
 
 
@@ -69,27 +81,70 @@ async def test_text_stays_at_its_end_while_it_streams(stage: Stage) -> None:
     assert await pane.evaluate(FROM_END) < 2
 
 
-async def test_text_stays_where_someone_reads(stage: Stage, endless: str) -> None:
+class Reader:
+    """Somebody at the text of the first lane, whose backend goes on and on."""
+
+    def __init__(self, stage: Stage, pane: Locator) -> None:
+        self.page, self.pane = stage.page, pane
+
+    async def wheel(self, by: int) -> None:
+        await self.page.mouse.wheel(0, by)
+
+    async def key(self, name: str) -> None:
+        await self.page.keyboard.press(name)
+
+    async def until(self, true: str) -> None:
+        await self.page.wait_for_function(true, arg=await self.pane.element_handle())
+
+    async def more_has_come(self) -> None:
+        """Wait for ten lines more, which is enough to tell a text that follows its end from one that does not."""
+        length = len(await self.pane.text_content() or "")
+        await self.page.wait_for_function(GROWN, arg=[await self.pane.element_handle(), length])
+
+    async def follows(self) -> bool:
+        await self.more_has_come()
+        return bool(await self.pane.evaluate(FROM_END) < 40)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def reader(stage: Stage, endless: str) -> AsyncIterator[Reader]:
     await stage.open(endless)
     await stage.run()
-    pane = stage.lane(0).card.locator(".lane-text")
-    box = await pane.element_handle()
-
-    async def more_has_come() -> None:
-        await stage.page.wait_for_function(GROWN, arg=[box, len(await pane.text_content() or "")])
-
-    await stage.page.wait_for_function("(pane) => pane.scrollHeight > 2 * pane.clientHeight", arg=box)
-    await pane.hover()
-    await stage.page.mouse.wheel(0, -100_000)
-    await stage.page.wait_for_function("(pane) => pane.scrollTop === 0", arg=box)
-    await more_has_come()
-    assert await pane.evaluate("(pane) => pane.scrollTop") == 0
-    await stage.page.mouse.wheel(0, 100_000)
-    await stage.page.wait_for_function(f"(pane) => ({FROM_END})(pane) < 24", arg=box)
-    await more_has_come()
-    assert await pane.evaluate(FROM_END) < 40, "it follows again once they are back"
+    reader = Reader(stage, stage.lane(0).card.locator(".lane-text"))
+    await reader.until("(pane) => pane.scrollHeight > 3 * pane.clientHeight")
+    await reader.pane.hover()
+    await reader.until(IN_HAND)
+    yield reader
     await stage.page.keyboard.press("Escape")
     await stage.finished()
+
+
+async def test_text_stays_where_someone_reads_and_follows_again_once_they_are_back(reader: Reader) -> None:
+    assert await reader.follows()
+    await reader.wheel(-100_000)
+    assert not await reader.follows()
+    top = await reader.pane.evaluate("(pane) => pane.scrollTop")
+    await reader.more_has_come()
+    assert await reader.pane.evaluate("(pane) => pane.scrollTop") == top
+    await reader.wheel(100_000)
+    await reader.until(f"(pane) => ({FROM_END})(pane) < 24")
+    assert await reader.follows(), "it follows again once they are back"
+
+
+async def test_text_can_be_left_by_steps_smaller_than_a_line(reader: Reader) -> None:
+    for _ in range(4):
+        await reader.wheel(-5)
+    assert not await reader.follows()
+
+
+async def test_text_can_be_left_and_followed_again_by_keys(reader: Reader) -> None:
+    await reader.pane.focus()
+    for away in ("ArrowUp", "PageUp", "Home"):
+        await reader.key(away)
+        assert not await reader.follows(), away
+        await reader.key("End")
+        await reader.until(f"(pane) => ({FROM_END})(pane) < 24")
+        assert await reader.follows(), "it follows again once they are back"
 
 
 async def test_a_models_words_can_do_nothing_on_the_page(stage: Stage, backend: Backends, upstream: Upstream) -> None:
