@@ -129,7 +129,7 @@ class Arena {
     this.setState(lane.id, endState(message.outcome));
     if (message.error) this.showError(lane.id, message.error);
     if (lane.steps === 1) this.load.laneEnded(lane.id, $(`lane-${lane.id}`)?.querySelector("select").value, lane.end.figures.ttft_ms);
-    const did = { done: "finished", stopped: "was stopped" }[message.outcome] ?? "failed";
+    const did = { done: "finished", stopped: "was stopped", failed: "failed" }[endState(message.outcome)];
     this.say(`Lane ${lane.letter} ${did} after ${words(lane.took)}.`);
     this.showProgress();
     this.strip.wake();

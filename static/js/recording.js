@@ -1,7 +1,7 @@
 // What the server sent about a run: states, deltas with arrival times, ends. All times in µs from the run's common start.
 // No DOM in here: the text, the race strip and the replay read it, only page.js writes it.
 
-const FAILED = new Set(["error", "timeout", "truncated", "interrupted"]);
+const STATE = { done: "done", stopped: "stopped", interrupted: "stopped" }; // of an outcome; all others failed
 
 class LaneRecord {
   constructor({ lane, letter, label, badge, steps = 1 }) {
@@ -49,14 +49,11 @@ class LaneRecord {
   /** How long the whole answer took, µs: as the read-out gives it, from the request, where one was sent. */
   get took() { return this.end.took ?? this.end.at - this.zero; }
 
-  get failed() { return this.end !== null && FAILED.has(this.end.outcome); }
+  get failed() { return this.end !== null && endState(this.end.outcome) === "failed"; }
 }
 
 /** The state word for an outcome: what was stopped by us is not a failure. */
-export function endState(outcome) {
-  if (outcome === "done" || outcome === "stopped") return outcome;
-  return "failed";
-}
+export function endState(outcome) { return STATE[outcome] ?? "failed"; }
 
 export class Recording {
   constructor() {

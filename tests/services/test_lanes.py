@@ -18,7 +18,7 @@ from tests.upstreams import Upstream, silent_port
 from tests.upstreams.wire import DONE, REASONING_TOKENS, TEXT, TOKENS, chunk, event
 from webapp.backends.openai_http import OpenAIHTTP
 from webapp.clock import now_ns
-from webapp.core.errors import Outcome
+from webapp.core.errors import SHUT_DOWN, Outcome
 from webapp.core.scenario import Step
 from webapp.core.spec import BackendSpec, Limits, PromptSpec
 from webapp.core.stats import percentile
@@ -127,9 +127,9 @@ async def test_what_a_lane_took_begins_with_its_first_request_and_not_with_the_r
 # Stopping
 
 
-@pytest.mark.parametrize(("outcome", "state"), [(Outcome.STOPPED, "stopped"), (Outcome.INTERRUPTED, "failed")])
+@pytest.mark.parametrize(("outcome", "sentence"), [(Outcome.STOPPED, ""), (Outcome.INTERRUPTED, SHUT_DOWN)])
 async def test_a_stopped_lane_keeps_its_text_and_closes_its_upstream(
-    outcome: Outcome, state: str, up: Upstream, client: OpenAIHTTP
+    outcome: Outcome, sentence: str, up: Upstream, client: OpenAIHTTP
 ):
     lane = lane_to(up.url, "fault-u12", Step("One"), Step("Two"))
     three = asyncio.Event()
@@ -139,7 +139,7 @@ async def test_a_stopped_lane_keeps_its_text_and_closes_its_upstream(
     await ended
     assert (lane.outcome, lane.turns[0].outcome, lane.error) == (outcome, outcome, None)
     assert lane.text == "".join(TOKENS[:3])
-    assert lane.state == state
+    assert (lane.state, lane.shortfall) == ("stopped", sentence)
     async with asyncio.timeout(LONG_S):
         await up.closed()
     assert len(up.requests) == 1

@@ -23,6 +23,7 @@ from tests.upstreams.wire import TEXT, TOKENS
 from tests.web.conftest import asked, eventually
 from tests.web.page import open_page
 from webapp import consumers
+from webapp.core.errors import SHUT_DOWN
 from webapp.models import Backend
 from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
@@ -76,6 +77,8 @@ async def test_a_stop_signal_keeps_every_token_says_so_in_every_stream_and_takes
                 assert poll() == 0
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1012
+            ends = [(frame["outcome"], frame["error"]) for frame in page.all("end")]
+            assert ends == [("interrupted", SHUT_DOWN)] * 3
             assert b"shutting down" in rest
             assert rest.endswith(b"data: [DONE]\n\n")
             kept = await asyncio.to_thread(stored_turns, app, run)

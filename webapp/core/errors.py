@@ -26,6 +26,9 @@ class Outcome(StrEnum):
         return self in (Outcome.ERROR, Outcome.TIMEOUT, Outcome.TRUNCATED)
 
 
+# Why an INTERRUPTED answer is not whole: nothing failed, so there is no error to say it.
+SHUT_DOWN = "Splitsecond was shut down before this answer was whole; run it again."
+
 # kind -> how a turn that met it is counted; kinds not named here are ERROR.
 _OUTCOME_OF_KIND = {
     "connect_timeout": Outcome.TIMEOUT,

@@ -9,7 +9,7 @@ from typing import Any
 
 from webapp.backends import Backend
 from webapp.clock import now_ns
-from webapp.core.errors import Outcome, StreamError
+from webapp.core.errors import SHUT_DOWN, Outcome, StreamError
 from webapp.core.scenario import Step
 from webapp.core.spec import BackendSpec, PromptSpec
 from webapp.services.turns import LiveTurn, run_turn
@@ -146,6 +146,13 @@ class Lane:
         return self.turns[-1].error if self.turns else None
 
     @property
+    def shortfall(self) -> str:
+        """Why the answer is not whole, in one sentence; empty where it is, and where a person stopped it."""
+        if self.error is not None:
+            return self.error.message
+        return SHUT_DOWN if self.outcome is Outcome.INTERRUPTED else ""
+
+    @property
     def badge(self) -> str:
         return self.turns[-1].badge if self.turns else self.spec.badge
 
@@ -200,7 +207,7 @@ class Lane:
                 states.append(State(marks.first_output, "streaming", step))
         states.sort(key=lambda state: (state.step, state.at_ns))
         if self.ended:
-            names = {Outcome.DONE: "done", Outcome.STOPPED: "stopped"}
+            names = {Outcome.DONE: "done", Outcome.STOPPED: "stopped", Outcome.INTERRUPTED: "stopped"}
             last_ns = self.end_ns or self.origin_ns
             states.append(State(last_ns, names.get(self.outcome, "failed"), max(0, len(self.turns) - 1)))
         return states

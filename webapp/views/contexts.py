@@ -90,7 +90,7 @@ def lane_context(arena: Arena, slot: Slot, specs: Sequence[BackendSpec]) -> dict
         "only": len(arena.slots) == 1,
         "empty": lane is None,
         "state": lane.state if lane else "waiting",
-        "error": lane.error.message if lane and lane.error else "",
+        "error": lane.shortfall if lane else "",
         "history": _history(history),
         "question": arena.ask.prompt if lane else "",
         "readout": readout(slot.id, lane, arena.ask.scenario, now_ns()),

@@ -231,7 +231,7 @@ class Follower:
             "run": lane.run_id,
             "lane": lane.id,
             "outcome": lane.outcome,
-            "error": lane.error.message if lane.error else "",
+            "error": lane.shortfall,
             "error_kind": lane.error.kind if lane.error else "",
             "at_us": lane.us(lane.end_ns) if lane.end_ns is not None else 0,
             "took_us": lane.took_us,

@@ -163,7 +163,7 @@ def _lane(row: Comparison, lane: Lane, first: Turn) -> dict[str, Any]:
         "source": lane.source,
         "outcome": lane.outcome,
         "state": lane.state,
-        "error": lane.error.message if lane.error else "",
+        "error": lane.shortfall,
         "url": reverse("turn", args=[row.id, first.id]),
         "question": row.prompt,
         "readout": readout(lane.id, lane, scenarios().get(row.scenario), 0),

@@ -54,8 +54,7 @@ class Command(BaseCommand):
                 self._print(run)
         failed = [lane for run in runs for lane in run.lanes if lane.outcome is not Outcome.DONE]
         if failed:
-            error = failed[0].error
-            raise CommandError(f"{failed[0].spec.slug}: {error.message if error else failed[0].outcome}")
+            raise CommandError(f"{failed[0].spec.slug}: {failed[0].shortfall or failed[0].outcome}")
 
     def _print(self, run: Run) -> None:
         for lane in run.lanes:
@@ -93,7 +92,7 @@ def _described_lane(lane: Lane) -> dict[str, Any]:
         "model": lane.spec.model,
         "badge": lane.badge,
         "outcome": str(lane.outcome),
-        "error": lane.error.message if lane.error else None,
+        "error": lane.shortfall or None,
         "error_kind": lane.error.kind if lane.error else None,
     }
     if turn is None:
