@@ -18,11 +18,15 @@ function nameOf(event) {
 
 function controlFor(name) {
   const all = document.querySelectorAll("[aria-keyshortcuts]");
-  return Array.from(all).find((node) => node.getAttribute("aria-keyshortcuts").split(" ").includes(name) && !node.disabled && !node.hidden);
+  return Array.from(all).find((node) => node.getAttribute("aria-keyshortcuts").split(" ").includes(name) && !node.disabled && node.ariaDisabled !== "true" && !node.hidden);
 }
 
 function onKey(event) {
-  if (event.defaultPrevented || event.isComposing || event.repeat) return;
+  if (event.defaultPrevented || event.isComposing) return;
+  if (event.repeat) {                                      // a key that is held presses once
+    if (event.key === "Enter" && event.target.closest?.("button")) event.preventDefault();
+    return;
+  }
   const name = nameOf(event);
   if (!name) return;
   if (document.querySelector("dialog[open]")) return;      // Esc there closes it, the rest is for the page below
@@ -32,6 +36,7 @@ function onKey(event) {
   const control = controlFor(name);
   if (!control) return;
   event.preventDefault();
+  if (control.matches("summary")) control.focus();         // what it opens comes next in the order of Tab
   control.click();
 }
 
@@ -47,8 +52,18 @@ function escapes(event) {
   return true;
 }
 
+/** A press that is not meant: of what cannot be done now, or the second of a double click, which finds under the pointer
+    what the first has put there. */
+function onClick(event) {
+  const control = event.target.closest?.("[aria-disabled=true], [data-once]");
+  if (!control || (control.ariaDisabled !== "true" && event.detail < 2)) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+}
+
 export function watch() {
   document.addEventListener("keydown", onKey);
+  document.addEventListener("click", onClick, true);
   const box = document.getElementById("single-keys");
   if (!box) return;
   box.checked = singleKeysOn();

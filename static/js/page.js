@@ -12,7 +12,7 @@ import * as readout from "./readout.js";
 import { endState, Recording } from "./recording.js";
 import { Replay } from "./replay.js";
 import * as settings from "./settings.js";
-import { Socket } from "./socket.js";
+import { beside, Socket } from "./socket.js";
 import { Speech } from "./speech.js";
 import { TextPane } from "./text.js";
 
@@ -53,7 +53,11 @@ class Arena {
     this.load = new Load({ lanes: lanesShown });
     this.attaching = false;
     this.catchingUp = false;       // between "attached" and the end of what is replayed, nothing is announced
-    this.socket = new Socket(element, { attach: () => this.attachment(), patch: (old, fresh) => readout.patch(old, fresh) || promptBox.patch(old, fresh) });
+    this.socket = new Socket(element, {
+      attach: () => this.attachment(),
+      patch: (old, fresh) => readout.patch(old, fresh) || promptBox.patch(old, fresh),
+      heir: (id) => this.heir(id),
+    });
     this.socket.addEventListener("json", (event) => this.receive(event.detail));
     this.socket.addEventListener("sent", (event) => promptBox.sent(event.detail));
     this.socket.addEventListener("swapped", () => this.swapped());
@@ -175,6 +179,8 @@ class Arena {
     card.dataset.state = state;
     chip.dataset.state = state;
     chip.querySelector(".state-word").textContent = state;
+    const focused = document.activeElement;
+    if (focused.matches(".lane-stop, .lane-rerun") && !focused.checkVisibility()) beside(focused)?.focus();
   }
 
   showError(id, sentence) {
@@ -194,12 +200,21 @@ class Arena {
     if (!on) this.speech.stop();
     this.syncButtons();
     this.replay.sync();
+    if (document.activeElement.disabled) $("run").focus();
+  }
+
+  /** Where the focus goes when the control that had it is gone: to the answer of the lane now in that place, else to Run.
+      No button of the lane, which a second press would press, and no field, which would take the single keys. */
+  heir(id) {
+    const place = this.rows.findIndex((row) => id.endsWith(`-${row.id}`));
+    const card = id === "lane-add" ? laneCards().at(-1) : place < 0 ? null : laneCards()[place] ?? laneCards().at(-1);
+    return card?.querySelector(".lane-text") ?? $("run");
   }
 
   syncButtons() {
     const on = this.recording.running;
-    if ($("run")) $("run").disabled = on;
-    if ($("stop")) $("stop").disabled = !on;
+    $("run").ariaDisabled = String(on);     // not disabled: the focus would be lost with every press
+    $("stop").ariaDisabled = String(!on);
   }
 
   /** Fragments came in: bind to the new nodes and bring them to the present state. */
@@ -256,7 +271,9 @@ class Arena {
       $("more-figures").setAttribute("aria-pressed", String(all));
     });
     document.addEventListener("click", (event) => {
-      if (event.target.closest("[data-dismiss]")) $("notice").replaceChildren();
+      if (!event.target.closest("[data-dismiss]")) return;
+      $("notice").replaceChildren();
+      $("run").focus();
     });
     document.addEventListener("invalid", (event) => {  // a bad field inside the closed panel could not be shown
       if (event.target.closest(".settings")) $("settings").open = true;

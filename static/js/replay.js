@@ -140,6 +140,7 @@ export class Replay {
     const over = !this.recording.running && this.recording.length() > 0;
     play.disabled = speed.disabled = scrub.disabled = !over;
     photo.disabled = finish === null;
+    if (!this.active && document.activeElement === leave) play.focus();
     leave.hidden = !this.active;
     play.dataset.playing = String(this.playing);
     word.textContent = this.playing ? "Pause" : "Replay";

@@ -22,14 +22,20 @@ export function reconnectDelay(k, random = Math.random) {
   return full / 2 + (full / 2) * random();
 }
 
+/** The first control beside one that is disabled now, or not shown. */
+export function beside(control) {
+  return [...control.parentElement.querySelectorAll("button:enabled")].find((button) => button.checkVisibility());
+}
+
 export class Socket extends EventTarget {
   /** Events: "json" (detail: message), "sent" (detail: message of a control), "swapped", "link" (detail: state word),
       "refused" (detail: sentence). */
-  constructor(element, { attach, patch }) {
+  constructor(element, { attach, patch, heir }) {
     super();
     this.element = element;
     this.attach = attach;                  // () → fields of the attach message
     this.patch = patch;                    // (target, fresh element) → true when it updated the target in place
+    this.heir = heir;                      // (id of a control that is gone) → the control that takes its focus
     this.wrapper = null;
     this.attempt = 0;
     this.opened = 0;
@@ -95,7 +101,7 @@ export class Socket extends EventTarget {
     const { message } = event.detail;
     if (typeof message !== "string" || message[0] !== "{") {
       if (this.patched(message)) event.preventDefault();
-      else this.focusId = document.activeElement?.id ?? "";
+      else this.focused = document.activeElement;
       return;
     }
     event.preventDefault();                // htmx must not parse it
@@ -159,11 +165,13 @@ export class Socket extends EventTarget {
 
   raw(message) { this.wrapper?.sendImmediately(JSON.stringify(message)); }
 
-  /** A swap replaces the focused control: give the focus to its successor, or beside it where that is disabled now. */
+  /** A swap replaces the focused control: give the focus to its successor, beside it where that is of no use now, or to
+      its heir. */
   restoreFocus() {
-    if (!this.focusId || document.activeElement !== document.body) return;
-    const successor = document.getElementById(this.focusId);
-    const beside = successor?.disabled ? [...successor.parentElement.querySelectorAll("button:enabled")] : [];
-    (beside.find((button) => button.checkVisibility()) ?? successor)?.focus({ preventScroll: true });
+    const { id } = this.focused ?? {};
+    if (!id || document.activeElement !== document.body) return;
+    const successor = document.getElementById(id);
+    const next = !successor ? this.heir(id) : successor.disabled || !successor.checkVisibility() ? beside(successor) ?? successor : successor;
+    next.focus({ preventScroll: true });
   }
 }

@@ -103,6 +103,34 @@ async def test_a_swap_keeps_the_focus_on_the_same_control(stage: Stage) -> None:
     assert await stage.page.evaluate("document.activeElement.id") == move
 
 
+async def test_the_focus_stays_with_what_was_pressed(stage: Stage, endless: str) -> None:
+    await stage.open(endless, endless, FAST)
+    focused = "(id) => document.activeElement.id === id"
+    lane = await stage.lane(0).id()
+    await stage.page.focus("#run")
+    await stage.page.keyboard.press("Enter")
+    await stage.lane(0).reaches("streaming")
+    assert await stage.page.evaluate(focused, "run")
+    await stage.page.focus(f"#lane-stop-{lane}")
+    await stage.page.keyboard.press("Enter")
+    await stage.page.wait_for_function(focused, arg=f"lane-rerun-{lane}")
+    await stage.page.focus("#stop")
+    await stage.page.keyboard.press("Enter")
+    await stage.finished()
+    assert await stage.page.evaluate(focused, "stop")
+    await stage.page.focus(f"#lane-remove-{lane}")
+    await stage.page.keyboard.press("Enter")
+    await stage.stand(endless, FAST)
+    await stage.page.wait_for_function(focused, arg=f"text-{await stage.lane(0).id()}")
+
+
+async def test_a_key_opens_the_settings_and_tab_goes_on_into_them(stage: Stage) -> None:
+    await stage.open(FAST)
+    await stage.page.keyboard.press("s")
+    await stage.page.keyboard.press("Tab")
+    assert await stage.page.evaluate("document.activeElement.name") == "system"
+
+
 async def test_the_live_region_tells_what_happened_and_not_every_token(stage: Stage, held: Held) -> None:
     await stage.open(FAST, held.slug, max_tokens=100)
     await stage.page.evaluate(LISTEN)

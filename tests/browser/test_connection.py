@@ -164,6 +164,20 @@ async def test_a_double_press_asks_the_backend_once(stage: Stage, backend: Backe
     assert [request.method for request in upstream.requests].count("POST") == 1
 
 
+async def test_a_double_click_on_stop_does_not_run_the_lane_again(stage: Stage, endless: str) -> None:
+    sent = watch(stage.page)
+    await stage.open(endless)
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    await stage.lane(0).press("Stop lane A")
+    await stage.finished()
+    await stage.page.mouse.down(click_count=2)  # now on the button that runs the lane again
+    await stage.page.mouse.up(click_count=2)
+    await stage.page.click("#lane-add")
+    await stage.page.wait_for_selector('.lanes[data-count="2"]')
+    assert [message["action"] for message in sent] == ["attach", "run", "stop", "lane.add"]
+
+
 async def test_a_second_tab_follows_the_same_run_and_may_stop_it(stage: Stage, endless: str) -> None:
     await stage.open(endless)
     other = await stage.page.context.new_page()
