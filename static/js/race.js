@@ -303,7 +303,7 @@ export class RaceStrip {
     if (lane.failed) {
       c.moveTo(x, y - r); c.lineTo(x + 2 * r, y + r); c.moveTo(x + 2 * r, y - r); c.lineTo(x, y + r);
       c.stroke();
-    } else if (lane.end.outcome === "stopped") {
+    } else if (lane.state === "stopped") {
       c.fillRect(x + 1, y - r, 2 * r, 2 * r);
     } else {
       c.moveTo(x + 1, y + this.row * 0.38); c.lineTo(x + 1, y - this.row * 0.38);
