@@ -25,7 +25,11 @@ MIXED = Serving(GPU, SPARSE, 2, "fp4", 88.0, jitter_sigma=0.0)
 FAST = Serving(WAFER, SPARSE, 4, "fp4", 13.49, slots=36, prefill_tok_s=15_000, jitter_sigma=0.0)
 DRAFTING = replace(MIXED, speculation=Speculation(3, 0.824, 0.965))
 CAREFUL = replace(TIGHT, reserves_answers=True)
-SERVINGS = {"pair": PAIR, "tight": TIGHT, "mixed": MIXED, "fast": FAST, "drafting": DRAFTING, "careful": CAREFUL}
+WHOLE = replace(TIGHT, whole_prompts=True)
+SERVINGS = {
+    "pair": PAIR, "tight": TIGHT, "mixed": MIXED, "fast": FAST,
+    "drafting": DRAFTING, "careful": CAREFUL, "whole": WHOLE,
+}  # fmt: skip
 
 each_serving = pytest.mark.parametrize("serving", SERVINGS.values(), ids=SERVINGS)
 
@@ -159,6 +163,28 @@ def test_an_engine_that_reserves_answers_never_preempts_but_lets_in_fewer() -> N
     assert careful.running == 3
     assert bold.running == 4
     assert not any(step.preempted for step in trace(careful))
+
+
+def test_a_prompt_that_is_not_divided_waits_for_a_step_that_has_room_for_it() -> None:
+    def steps(whole: bool, *prompts: int) -> list[Step]:
+        engine = Engine(replace(PAIR, whole_prompts=whole))
+        for number, tokens in enumerate(prompts):
+            engine.submit(Ask(number, tokens, 2))
+        return trace(engine)
+
+    alone = steps(True, 5000)[0].ends_ns
+    whole, divided = steps(True, 5000, 5000, 3000), steps(False, 5000, 5000, 3000)
+    assert [step.admitted for step in whole[:2]] == [(0,), (1, 2)]
+    assert divided[0].admitted == (0, 1)
+    assert whole[0].ends_ns == alone
+    assert divided[0].ends_ns > 1.5 * alone
+    assert steps(True, 4000, 4000)[0].started == (0, 1)
+
+
+def test_a_prompt_that_no_step_has_room_for_is_divided_all_the_same() -> None:
+    engine = Engine(replace(PAIR, whole_prompts=True))
+    engine.submit(Ask(1, 20_000, 2))
+    assert [step.started for step in trace(engine)] == [(), (), (1,), ()]
 
 
 def test_accepted_drafts_come_together_with_the_checked_token() -> None:

@@ -30,6 +30,7 @@ class Engine:
         self._model = serving.model
         self._max_sequences = serving.max_sequences
         self._reserves = serving.reserves_answers
+        self._whole_prompts = serving.whole_prompts
         self._promised = 0.0  # KV tokens that all running sequences will need in the end, where answers are reserved
         self._sigma = serving.jitter_sigma
         self._jitter = Random(f"jitter {seed}")
@@ -144,6 +145,8 @@ class Engine:
             sequence = self._waiting[0]
             room = self._room(sequence)
             if taken + room > self.kv_capacity:
+                break
+            if self._whole_prompts and self._prefilling and sequence.left > budget:
                 break
             self._waiting.popleft()
             self._running[sequence.ask.id] = sequence

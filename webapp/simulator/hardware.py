@@ -149,5 +149,6 @@ class Serving:
     slots: int = 0  # latency machines: sequences that the pipeline holds at full pace; 0: one per layer
     prefill_tok_s: float = 0.0  # latency machines
     reserves_answers: bool = False  # admit only what surely fits: TensorRT-LLM's default, it never preempts
+    whole_prompts: bool = False  # divide no prompt that a step could take whole: TensorRT-LLM's default
     speculation: Speculation | None = None
     jitter_sigma: float = 0.02  # of the log of a step's time

@@ -4,7 +4,8 @@ For tests, the calibration and the validation. Arrivals are a list, or a closed 
 answered. Pure: no clock, no I/O.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -56,6 +57,34 @@ class Run:
     ends_ns: int = 0
 
 
+@dataclass(slots=True)
+class FrontEnd:
+    """One process between the users and the engine, which takes requests in and hands tokens out one after another.
+
+    Whatever comes while it is busy waits. It is to be told of requests and steps in the order of their times.
+    """
+
+    request_ns: int = 0  # its work for a request
+    token_ns: int = 0  # its work for a token
+    _free_ns: int = 0
+
+    def take_in(self, at_ns: int) -> int:
+        """Return when a request that comes at `at_ns` reaches the engine."""
+        self._free_ns = max(self._free_ns, at_ns) + self.request_ns
+        return self._free_ns
+
+    def hand_out(self, step: Step) -> Mapping[int, int]:
+        """Return, by ask id, when the step's tokens are out. Empty: all when it ends, as there is no work to do."""
+        if not self.token_ns:
+            return {}
+        self._free_ns = max(self._free_ns, step.ends_ns)
+        out_ns = {}
+        for ask_id, tokens in step.emitted:
+            self._free_ns += self.token_ns * tokens
+            out_ns[ask_id] = self._free_ns
+        return out_ns
+
+
 Follow = Callable[[Record], Arrival | None]
 Watch = Callable[[Step], None]
 Lengths = Iterator[tuple[int, ...]]
@@ -69,33 +98,48 @@ def run_virtual(
     api_ns: int = 0,
     watch: Watch | None = None,
     enough: int | None = None,
+    front: FrontEnd | None = None,
 ) -> Run:
     """Serve `arrivals` and whatever `follow` makes of each finished request, until nothing is left.
 
-    `api_ns` is what HTTP, tokenising and so on add before a token is seen. `watch` is called with every step; after
-    `enough` finished requests the run ends, with whatever is under way. Raises Refused for a request that cannot fit.
+    `api_ns` is what HTTP, tokenising and so on add before a token is seen, `front` the part of them that makes others
+    wait. `watch` is called with every step; after `enough` finished requests the run ends, with whatever is under way.
+    Raises Refused for a request that cannot fit.
     """
-    run = Run()
+    run, front = Run(), front or FrontEnd()
     coming = list(arrivals)
     heapify(coming)
+    taken_in: deque[tuple[int, Arrival]] = deque()  # with the time at which each reaches the engine
     ids = count()
     flying: dict[int, Record] = {}
-    while (coming or engine.running or engine.waiting) and (enough is None or len(run.records) < enough):
-        busy = engine.running or engine.waiting
-        now_ns = engine.free_ns if busy else max(engine.free_ns, coming[0].at_ns)
-        while coming and coming[0].at_ns <= now_ns:
-            _submit(engine, heappop(coming), next(ids), flying)
+
+    def take_in(until_ns: int) -> None:
+        while coming and coming[0].at_ns <= until_ns:
+            arrival = heappop(coming)
+            taken_in.append((front.take_in(arrival.at_ns), arrival))
+
+    while (coming or taken_in or engine.running or engine.waiting) and (enough is None or len(run.records) < enough):
+        now_ns = engine.free_ns
+        if not engine.running and not engine.waiting:
+            if not taken_in:
+                take_in(coming[0].at_ns)
+            now_ns = max(now_ns, taken_in[0][0])
+        take_in(now_ns)
+        while taken_in and taken_in[0][0] <= now_ns:
+            _submit(engine, taken_in.popleft()[1], next(ids), flying)
         step = engine.step(now_ns)
         if step is None:  # submitted, so there is work
             raise AssertionError("an engine with work makes a step")
         run.steps += 1
+        take_in(step.ends_ns)  # whoever comes while it lasts comes before its tokens
+        out_ns = front.hand_out(step)
         for ask_id in step.started:
-            flying[ask_id].first_ns = step.ends_ns + api_ns
+            flying[ask_id].first_ns = out_ns.get(ask_id, step.ends_ns) + api_ns
         for ask_id in step.preempted:
             flying[ask_id].preemptions += 1
         for ask_id in step.finished:
             record = flying.pop(ask_id)
-            record.last_ns = step.ends_ns + api_ns
+            record.last_ns = out_ns.get(ask_id, step.ends_ns) + api_ns
             run.records.append(record)
             again = follow(record) if follow else None
             if again is not None:
@@ -113,7 +157,13 @@ def _submit(engine: Engine, arrival: Arrival, ask_id: int, flying: dict[int, Rec
 
 
 def closed_loop(
-    engine: Engine, arrivals: Iterable[Arrival], lengths: Lengths, requests: int, api_ns: int = 0, think_ns: int = 0
+    engine: Engine,
+    arrivals: Iterable[Arrival],
+    lengths: Lengths,
+    requests: int,
+    api_ns: int = 0,
+    think_ns: int = 0,
+    front: FrontEnd | None = None,
 ) -> Run:
     """Let one user ask at each of `arrivals`, and again whenever answered, until `requests` are.
 
@@ -123,7 +173,7 @@ def closed_loop(
     def again(record: Record) -> Arrival:
         return Arrival(record.last_ns + think_ns, *next(lengths))
 
-    return run_virtual(engine, arrivals, again, api_ns, enough=requests)
+    return run_virtual(engine, arrivals, again, api_ns, enough=requests, front=front)
 
 
 def all_at_once(users: int, lengths: Lengths) -> list[Arrival]:

@@ -4,7 +4,8 @@ A published benchmark starts all users at once and lets each ask about ten times
 therefore one tenth start burst and nine tenths steady state, and so is the one here: both are simulated, the burst
 until everybody has a first token, the steady state with arrivals spread over one request's time. Where all answers
 have one length and only stable windows were measured, users who started together stay in step: that is simulated as
-it is, without its first rounds. Where the source tells how many answers it counted, those are simulated from the start.
+it is, without its first rounds, and through the front end where that is known. Where the source tells how many answers
+it counted, those are simulated from the start.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from webapp.simulator.engine import Ask, Engine, Refused
 from webapp.simulator.hardware import Serving
 from webapp.simulator.validation.rows import Row
 from webapp.simulator.virtual import (
+    FrontEnd,
     Lengths,
     Record,
     all_at_once,
@@ -38,13 +40,17 @@ class Way:
 
     `in_step`: users who started together stay so, and only stable windows were measured. `answers`: all began at once,
     and so many answers were counted, from the first on. `deviations`: prompts and answers have normally distributed
-    lengths with these standard deviations. `speeds`: the pace is 1 ÷ the mean of the answers' speeds.
+    lengths with these standard deviations. `speeds`: the pace is 1 ÷ the mean of the answers' speeds. `token_us`: one
+    process took requests in and handed tokens out. Its work for a token was so much, that for a request half of
+    `api_ms`, the front-end time; the other half made nobody else wait, and who had seen an answer asked again.
     """
 
     in_step: bool = False
     answers: int | None = None
     deviations: tuple[float, float] | None = None
     speeds: bool = False
+    api_ms: float = 0.0
+    token_us: float = 0.0
 
 
 USUAL = Way()
@@ -52,7 +58,7 @@ USUAL = Way()
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the engine makes of a row, the front end's time left out. None where nothing was simulated."""
+    """What the engine makes of a row, without the front end's time unless `Way` has it. None: nothing was simulated."""
 
     tpot_ms: float | None
     ttft_ms: float | None
@@ -87,7 +93,7 @@ def _measured(row: Row, serving: Serving, way: Way) -> tuple[float, float]:
         runs = [_from_the_start(row, serving, way.answers, seed, way) for seed in range(1, RUNS + 1)]
         return _means([record for run in runs for record in run], way.speeds)
     if way.in_step:
-        return _means(_from_the_start(row, serving, STEP_ROUNDS * row.users)[SETTLING_ROUNDS * row.users :])
+        return _means(_from_the_start(row, serving, STEP_ROUNDS * row.users, way=way)[SETTLING_ROUNDS * row.users :])
     tpot_ms, ttft_ms = _steady(row, serving)
     return tpot_ms, BURST_SHARE * _burst_ms(row, serving) + (1 - BURST_SHARE) * ttft_ms
 
@@ -95,7 +101,9 @@ def _measured(row: Row, serving: Serving, way: Way) -> tuple[float, float]:
 def _from_the_start(row: Row, serving: Serving, answers: int, seed: int = 1, way: Way = USUAL) -> list[Record]:
     """Let all begin at once, and return the first answers."""
     lengths = _lengths(row, seed, way)
-    return closed_loop(Engine(serving), all_at_once(row.users, lengths), lengths, answers).records
+    half_ns = int(way.api_ms * 1e6 / 2)
+    front = FrontEnd(half_ns, int(way.token_us * 1e3))
+    return closed_loop(Engine(serving), all_at_once(row.users, lengths), lengths, answers, half_ns, front=front).records
 
 
 def _steady(row: Row, serving: Serving) -> tuple[float, float]:

@@ -121,14 +121,17 @@ def _compared(part: Mapping[str, Any], line: Mapping[str, Any], serving: Serving
         recipe=NOTHING_KNOWN,
         mark="",
     )
-    result = expect(row, serving, _way(part))
-    ttft_ms = None if result.ttft_ms is None else result.ttft_ms + api_ms
-    return Compared(row, result.tpot_ms, ttft_ms, result.kv_share, fitted=False)
+    way = _way(part, api_ms)
+    result = expect(row, serving, way)
+    ttft_ms = None if result.ttft_ms is None else result.ttft_ms + api_ms - way.api_ms
+    fitted = line["users"] in part.get("fitted_users", ())
+    return Compared(row, result.tpot_ms, ttft_ms, result.kv_share, fitted)
 
 
-def _way(part: Mapping[str, Any]) -> Way:
+def _way(part: Mapping[str, Any], api_ms: float) -> Way:
     deviations = (part["prompt_deviation"], part["output_deviation"]) if "prompt_deviation" in part else None
-    return Way(part.get("in_step", False), part.get("answers"), deviations, part.get("speeds", False))
+    way = Way(part.get("in_step", False), part.get("answers"), deviations, part.get("speeds", False))
+    return replace(way, api_ms=api_ms, token_us=part["token_us"]) if "token_us" in part else way
 
 
 def _points(compared: Sequence[Compared]) -> list[Point]:
