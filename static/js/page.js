@@ -163,7 +163,8 @@ class Arena {
     const line = document.querySelector(".verdict-wait:not(.spoken)");
     const first = this.recording.first();
     const waiting = [...this.recording.lanes.values()].filter((lane) => !lane.end).map((lane) => lane.letter);
-    if (line && first && waiting.length) line.textContent = `${first.letter} done after ${words(first.took)}, waiting for ${list(waiting)}`;
+    if (!line || !waiting.length) return;
+    line.textContent = first ? `${first.letter} done after ${words(first.took)}, waiting for ${list(waiting)}` : "Racing";
   }
 
   sayVerdict() {
@@ -225,7 +226,9 @@ class Arena {
     this.sayVerdict();
     this.load.showMarks();
     settings.refresh();
-    this.forgetEmptied();
+    this.forgetGone();
+    this.recording.relabel(this.rows);
+    this.showProgress();
     for (const [id, lane] of this.recording.lanes) {
       const card = $(`lane-${id}`);
       if (card && lane.states.length && card.dataset.state !== lane.state) this.setState(id, lane.state);
@@ -234,10 +237,10 @@ class Arena {
     this.strip.wake();
   }
 
-  /** A lane that the server shows without an answer (a new conversation, another backend) has none here either. */
-  forgetEmptied() {
-    const emptied = laneCards().filter((card) => "empty" in card.dataset).map((card) => card.dataset.lane);
-    if (!this.recording.forget(emptied)) return;
+  /** A lane that the server shows without an answer (a new conversation, another backend), or no more, has none here either. */
+  forgetGone() {
+    const shown = new Set(laneCards().filter((card) => !("empty" in card.dataset)).map((card) => card.dataset.lane));
+    if (!this.recording.keep(shown)) return;
     if (this.replay.active) this.replay.leave();
     this.replay.sync();
     if (!this.recording.lanes.size) this.strip.reset();

@@ -78,8 +78,17 @@ export class Recording {
     for (const lane of message.lanes) this.lanes.set(lane.lane, new LaneRecord(lane));
   }
 
-  /** Drop lanes whose answers are no longer shown. True where there was one. */
-  forget(ids) { return ids.map((id) => this.lanes.delete(id)).includes(true); }
+  /** Drop the lanes whose answers are no longer shown. True where there was one. */
+  keep(shown) {
+    const gone = [...this.lanes.keys()].filter((id) => !shown.has(id));
+    for (const id of gone) this.lanes.delete(id);
+    return gone.length > 0;
+  }
+
+  /** Give the lanes the letters of their places now. */
+  relabel(rows) {
+    for (const { id, letter } of rows) if (this.lanes.has(id)) this.lanes.get(id).letter = letter;
+  }
 
   // The frames below name their run too. It is not compared: a socket keeps its order, so nothing of an earlier run
   // can come after the message that began this one, and a lane that ran again alone has another run than its neighbours.

@@ -202,6 +202,32 @@ async def test_who_was_first_is_said_while_the_others_still_answer(stage: Stage,
     assert "A finished" in await stage.verdict()
 
 
+async def test_who_was_first_has_the_letter_of_its_place_when_lanes_are_moved_and_removed(
+    stage: Stage, held: Held
+) -> None:
+    await stage.open(FAST, held.slug, held.slug, max_tokens=120)
+    await stage.run()
+    await stage.page.wait_for_selector('.verdict-wait:has-text("A done after")')
+    await stage.lane(0).press("Move lane A right")
+    line = stage.page.locator('.verdict-wait:has-text("B done after")')
+    await line.wait_for()
+    assert (await line.inner_text()).endswith("waiting for A and C")
+    await stage.lane(1).press("Remove lane B")
+    await stage.page.wait_for_selector('.verdict-wait:text-is("Racing")')
+    held.go()
+    await stage.finished()
+
+
+async def test_a_lane_that_was_removed_has_no_part_in_the_photo_finish(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=40)
+    await stage.race()
+    await stage.lane(0).press("Remove lane A")
+    await stage.stand(SLOW)
+    await stage.page.keyboard.press("p")
+    await stage.page.wait_for_selector("body[data-replay]")
+    assert await stage.page.input_value("#scrub") == "1000", "the end of the lane that is left"
+
+
 async def test_markdown_is_rendered_once_the_answer_has_ended(stage: Stage) -> None:
     await stage.open(FAST)
     await stage.race()
