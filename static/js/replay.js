@@ -90,10 +90,9 @@ export class Replay {
       if (lane.kind[i] !== "t") pane.text.push(lane.kind[i], lane.text[i], lane.step[i]);
     }
     pane.text.flush(Infinity);
-    pane.follow.settle();
-    const values = this.figures(lane, count);
-    freeze(lane.id, values);
     pane.note.textContent = note(lane, count, this.moment);
+    pane.follow.settle();
+    freeze(lane.id, this.figures(lane, count));
   }
 
   /** What can be known of a lane at the moment: marks are exact, counts are shares of the final count. */

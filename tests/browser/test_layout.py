@@ -6,7 +6,7 @@ import pytest
 
 from tests.browser.stage import FAST, SLOW, Stage
 
-SIZES = [(1280, 720), (1920, 1080), (3840, 2160), (390, 844)]
+SIZES = [(1280, 720), (1920, 1080), (3840, 2160), (390, 844), (320, 256)]
 WATCH_SHIFTS = """
 () => {
   window.shift = 0;

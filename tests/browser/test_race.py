@@ -158,6 +158,17 @@ async def test_photo_finish_works_while_the_slow_lane_still_runs(stage: Stage, e
     assert len(await stage.lane(1).text()) > len(before), "what came meanwhile is there"
 
 
+async def test_the_photo_finish_moves_no_button_and_escape_leaves_it(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=40)
+    await stage.race()
+    place = await stage.page.locator("#photo").bounding_box()
+    await stage.page.click("#photo")
+    await stage.page.wait_for_selector("#live:visible")
+    assert await stage.page.locator("#photo").bounding_box() == place, "the next click finds what the first has pressed"
+    await stage.page.keyboard.press("Escape")
+    await stage.page.wait_for_selector("body:not([data-replay])")
+
+
 async def test_a_new_run_leaves_the_replay(stage: Stage) -> None:
     await race(stage)
     await stage.page.keyboard.press("p")
