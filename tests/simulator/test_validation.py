@@ -1,5 +1,6 @@
 """The proof: published tables are met as promised, errors are summed up as defined, the command says both."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -7,10 +8,12 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from tests.simulator.measured import line, rows_of, written
+from webapp.simulator.engine import Engine
 from webapp.simulator.profile import load_all
 from webapp.simulator.validation.errors import Compared, summary
 from webapp.simulator.validation.published import Result, mean_step_ns, results
 from webapp.simulator.validation.report import TARGETS, report
+from webapp.simulator.virtual import Arrival, run_virtual
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,30 @@ def test_a_table_names_its_source_its_date_and_what_was_fitted_on_it(tables: dic
 def test_the_rows_of_a_table_that_a_number_was_fitted_on_are_marked(tables: dict[str, Result]) -> None:
     fitted = {(slug, each.row.users) for slug, table in tables.items() for each in table.compared if each.fitted}
     assert fitted == {("nim-llama-8b", 1), ("nim-llama-8b", 250)}
+
+
+@pytest.mark.parametrize(("front", "work_ms"), [("", 0.0), ("in_step = true\ntoken_us = 1000", 1.0)])
+def test_a_first_token_has_the_front_ends_time_in_it_once(tmp_path: Path, front: str, work_ms: float) -> None:
+    profile = load_all()["h100-llama-8b"]
+    alone = run_virtual(Engine(replace(profile.serving, jitter_sigma=0.0)), [Arrival(0, 200, 200)]).records[0]
+    (tmp_path / "one.toml").write_text(
+        f"""label = "One user"
+source = "this test"
+date = "2026"
+fitted = "nothing"
+[[parts]]
+profile = "h100-llama-8b"
+load = "loop"
+prompt_tokens = 200
+output_tokens = 200
+{front}
+columns = ["users", "ttft_ms", "tpot_ms"]
+rows = [[1, {profile.api_ms + work_ms + alone.ttft_ns / 1e6}, {(alone.tpot_ns or 0.0) / 1e6}]]
+""",
+        encoding="utf-8",
+    )
+    (table,) = results(load_all(), tmp_path)
+    assert [point.error for point in table.points] == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 def test_the_full_machine_is_found_where_the_published_first_token_takes_seconds(tables: dict[str, Result]) -> None:
@@ -104,6 +131,12 @@ def test_throughput_per_megawatt_is_met_on_nvidia_and_missed_on_amd_as_the_table
 def compared(ttft_ms: float, predicted_ms: float, *, kv_share: float = 0.5, tpot_ms: float = 10.0) -> Compared:
     (row,) = rows_of([line(ttft_ms=ttft_ms, tpot_ms=10.0)])
     return Compared(row, tpot_ms, predicted_ms, kv_share, fitted=False)
+
+
+@pytest.mark.parametrize(("ttft_ms", "full"), [(4999.0, False), (5001.0, True)])
+def test_a_first_token_of_more_than_five_seconds_is_a_saturated_one(ttft_ms: float, full: bool) -> None:
+    assert compared(ttft_ms, 100.0).saturated == full
+    assert compared(100.0, ttft_ms).flagged == full
 
 
 def test_errors_are_those_of_rows_that_are_neither_saturated_nor_flagged() -> None:

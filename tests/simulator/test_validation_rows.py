@@ -84,6 +84,31 @@ def test_the_kv_cache_has_the_precision_of_its_recipe(changes: dict[str, object]
 
 
 @pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [
+        ({}, 8192),  # the default of vLLM and TensorRT-LLM
+        ({"concurrency": 6000}, 12_000),  # decoding takes half at most
+        ({"model": "MiniMaxAI/MiniMax-M2.5", "system": "b200_sxm", "tp": 4, "version": "0.19.0", "isl": 1000}, 2000),
+        (
+            {"model": "MiniMaxAI/MiniMax-M2.5", "system": "b200_sxm", "tp": 4, "version": "0.19.0", "isl": 1000}
+            | {"attention_dp": 4},
+            8000,
+        ),
+    ],
+)
+def test_a_step_takes_the_tokens_that_its_engine_lets_it(changes: dict[str, object], tokens: int) -> None:
+    """Two prompts for each data-parallel group where the recipe says so."""
+    (row,) = rows_of([line(**changes)])
+    assert serving_of(row, CATALOGUE.machines[row.system], CATALOGUE.models[row.model]).batch_tokens == tokens
+
+
+@pytest.mark.parametrize(("version", "at_once"), [("0.18.0", 512), ("0.11.2", 64)])
+def test_an_engine_works_for_all_users_at_once_unless_its_recipe_says_otherwise(version: str, at_once: int) -> None:
+    (row,) = rows_of([line(model="openai/gpt-oss-120b", version=version, tp=8, concurrency=512)])
+    assert serving_of(row, CATALOGUE.machines["h100"], CATALOGUE.models["gpt-oss-120b"]).max_sequences == at_once
+
+
+@pytest.mark.parametrize(
     ("backend", "devices", "groups", "in_all"), [("vllm", 4, 4, 4), ("vllm", 2, 1, 2), ("trtllm", 1, 4, 4)]
 )
 def test_data_parallel_groups_are_counted_as_their_recipe_counts_them(
