@@ -119,7 +119,7 @@ export class LaneText {
       if (part.length === entry[2].length) this.queue.shift();
       else entry[2] = entry[2].slice(part.length);
     }
-    this.thinking?.follow.settle();
+    if (this.thinking) this.thinking.box.scrollTop = this.thinking.box.scrollHeight;
   }
 
   writer(kind, step) {
@@ -154,7 +154,7 @@ export class LaneText {
     box.className = "plain";
     details.append(summary, box);
     this.section.append(details);
-    return { details, follow: new Follow(box), writer: new Writer(box) };
+    return { details, box, writer: new Writer(box) };
   }
 
   beginAnswer() {
