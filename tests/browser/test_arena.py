@@ -173,6 +173,14 @@ async def test_thinking_is_shown_apart_from_the_answer(stage: Stage) -> None:
     assert await stage.lane(0).milliseconds("ttft") < await stage.lane(0).milliseconds("ttfo")
 
 
+async def test_a_thought_without_an_answer_stays_in_sight(stage: Stage) -> None:
+    await stage.open(THINKING, max_tokens=20)
+    await stage.race()
+    card = stage.lane(0).card
+    assert await card.locator("details.thinking[open] .plain").inner_text()
+    assert not await stage.lane(0).text()
+
+
 async def test_why_it_took_that_long_and_how_far_off_we_are_stands_under_a_simulated_answer(stage: Stage) -> None:
     await stage.open(SLOW, max_tokens=40)
     await stage.race()
