@@ -14,6 +14,16 @@ WATCH_SHIFTS = """
     .observe({type: "layout-shift"});
 }
 """
+WARN_OFTEN = """
+() => {
+  for (let i = 0; i < 9; i += 1) {
+    const warning = document.createElement("span");
+    warning.className = "warning";
+    warning.textContent = "live and simulated mixed";
+    document.querySelector(".verdict-more").append(warning);
+  }
+}
+"""
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
@@ -36,6 +46,14 @@ async def test_four_lanes_fit_one_window(stage: Stage, width: int, height: int) 
     assert await stage.page.evaluate("document.documentElement.scrollHeight - innerHeight") <= 0
     heights = await stage.page.eval_on_selector_all(".lane", "(all) => all.map((one) => one.offsetHeight)")
     assert len(set(heights)) == 1
+
+
+async def test_many_warnings_take_a_second_line(stage: Stage) -> None:
+    await stage.open(FAST, SLOW, max_tokens=40)
+    await stage.race()
+    await stage.page.evaluate(WARN_OFTEN)
+    assert await stage.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert await stage.page.locator(".verdict-details").evaluate("(words) => words.clientWidth") > 100
 
 
 async def test_nothing_shifts_while_text_streams_and_when_the_verdict_comes(stage: Stage) -> None:

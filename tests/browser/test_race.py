@@ -158,6 +158,14 @@ async def test_photo_finish_works_while_the_slow_lane_still_runs(stage: Stage, e
     assert len(await stage.lane(1).text()) > len(before), "what came meanwhile is there"
 
 
+async def test_the_strip_can_be_read_where_the_system_sets_the_colours(stage: Stage) -> None:
+    await stage.page.emulate_media(forced_colors="active")
+    await stage.open(FAST, max_tokens=40)
+    await stage.race()
+    await stage.strip_at_rest()
+    assert await stage.page.evaluate(PAINTED, [0, 1]), "the lane's own colour"
+
+
 async def test_the_photo_finish_moves_no_button_and_escape_leaves_it(stage: Stage) -> None:
     await stage.open(FAST, SLOW, max_tokens=40)
     await stage.race()
