@@ -42,8 +42,7 @@ def lane_of(comparison: Comparison, rows: Sequence[Turn]) -> Lane:
         source=first.source,
         run_id=comparison.id,
     )
-    lane.turns = [_turn(row) for row in rows]
-    lane.outcome = Outcome(rows[-1].outcome)
+    lane.hold([_turn(row) for row in rows])
     return lane
 
 

@@ -114,6 +114,10 @@ class Lane:
         turn.marks.end = now_ns() if self.origin_ns else None
         self.turns.append(turn)
 
+    def hold(self, turns: list[LiveTurn], origin_ns: int = 0) -> None:
+        """Be the lane of turns that ended elsewhere: behind the machine wire, or long ago."""
+        self.turns, self.outcome, self.origin_ns = turns, turns[-1].outcome, origin_ns
+
     def follow(self, reader: Reader) -> None:
         self.readers.append(reader)
 

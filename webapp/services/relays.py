@@ -137,10 +137,8 @@ class Relay:
             if isinstance(result, Exception):
                 log.error("a request failed through a defect of ours", exc_info=result)
         self._watching.close()
-        lane = self._run.lanes[0]
-        lane.turns, lane.outcome, lane.origin_ns = [self.turn], self.turn.outcome, self.turn.marks.intended or 0
-        marks = self.turn.marks
-        self.turn.loop_lag_ns = loop_lag.p99_ns(marks.intended or 0, marks.end or 0)
+        self._run.lanes[0].hold([self.turn], self.turn.marks.intended or 0)
+        self.turn.note_lag(loop_lag)
         store.finish(self._run)
 
     def _abandon(self, _: asyncio.Task[None]) -> None:

@@ -151,7 +151,8 @@ class Run:
                         await self._launch([lane])
                 else:
                     await self._launch(self.lanes)
-                self._note_lag()
+                for turn in (turn for lane in self.lanes for turn in lane.turns):
+                    turn.note_lag(loop_lag)
         finally:
             self.stop(Outcome.INTERRUPTED)
             try:
@@ -186,12 +187,6 @@ class Run:
             for lane in lanes:
                 if not lane.ended:  # a task that is cancelled before its first step runs none of its code
                     lane.end(lane.stop_as)
-
-    def _note_lag(self) -> None:
-        for lane in self.lanes:
-            for turn in lane.turns:
-                marks = turn.marks
-                turn.loop_lag_ns = loop_lag.p99_ns(marks.intended or 0, marks.end or now_ns())
 
     def _judge(self) -> Verdict:
         return verdict_on(self.lanes, self.ask)

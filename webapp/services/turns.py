@@ -17,6 +17,7 @@ from webapp.core.meter import StreamMeter
 from webapp.core.spec import BackendSpec, Limits, PromptSpec
 from webapp.core.timing import Figures, Marks, figures
 from webapp.models import new_id
+from webapp.services.looplag import LoopLag
 
 NS_PER_S = 1_000_000_000
 # What is handled before others get their turn of the loop: about 20 events, a tenth of a millisecond. A stream that is
@@ -86,6 +87,10 @@ class LiveTurn:
         if not live and self.marks.end is not None:
             self._figures = found  # asked for by everybody who shows the answer, while other lanes may still stream
         return found
+
+    def note_lag(self, lag: LoopLag) -> None:
+        """Keep how late the loop ran (p99) from the turn's due time to its end."""
+        self.loop_lag_ns = lag.p99_ns(self.marks.intended or 0, self.marks.end or now_ns())
 
 
 async def run_turn(turn: LiveTurn, backend: Backend, listener: Listener = no_listener) -> None:
