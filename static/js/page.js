@@ -142,6 +142,7 @@ class Arena {
 
   onDone() {
     this.running(false);
+    $("notice").querySelector("[data-passing]")?.remove();
     this.strip.wake();
     this.replay.sync();
   }
@@ -256,6 +257,7 @@ class Arena {
     const line = document.createElement("p");
     line.className = "notice-line";
     line.dataset.level = level;
+    line.toggleAttribute("data-passing", this.recording.running); // what was refused because of a run is not when it is over
     const text = document.createElement("span");
     text.textContent = sentence;
     const close = document.createElement("button");

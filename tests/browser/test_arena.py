@@ -285,6 +285,17 @@ async def test_number_keys_choose_scenarios_but_not_while_typing(stage: Stage) -
     assert await stage.page.get_attribute("#scenario-code", "aria-pressed") == "true"
 
 
+async def test_what_a_run_stood_in_the_way_of_is_said_until_it_is_over(stage: Stage, held: Held) -> None:
+    await stage.open(held.slug)
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    await stage.page.keyboard.press("3")
+    assert "still running" in await stage.notice()
+    held.go()
+    await stage.finished()
+    await stage.page.wait_for_selector(".notice-line", state="detached")
+
+
 async def test_an_agent_loop_is_shown_step_by_step(stage: Stage) -> None:
     await stage.open(FAST)
     await stage.page.keyboard.press("3")
