@@ -46,11 +46,13 @@ export class Load {
     this.latest = null;
     this.calm = new Map();       // backend → TTFT in ms when nothing loaded it
     this.touched = 0;            // when the slider was last moved
+    this.pressed = false;        // a control was pressed by key and has not been given a successor
     this.marks = new Map();      // lane → sentence
     this.charts = new LiveCharts(document.querySelectorAll(".chart[data-live]"), () => this.letters());
     document.addEventListener("input", (event) => this.onInput(event));
     document.addEventListener("change", (event) => this.onInput(event));
     document.body.addEventListener("htmx:afterSwap", (event) => { if (event.detail.target.id === "load-progress") this.grown(); });
+    document.body.addEventListener("htmx:beforeRequest", ({ target }) => { if (target.matches("#load-controls form")) this.pressed = document.activeElement.matches(":focus-visible"); });
     document.body.addEventListener("htmx:load", (event) => { if (event.detail.elt.id === "load-controls") this.read(); });
     this.read();
   }
@@ -94,9 +96,18 @@ export class Load {
       entry.querySelector(".letter").textContent = letters[entry.dataset.slug];
     }
     this.syncFields(box);
+    this.restoreFocus(box);
     const run = this.running ? box.dataset.run : "";
     if (run && run !== this.run) this.follow(run, box.dataset);
     if (!run) this.forgetRun();
+  }
+
+  /** A start swaps the controls for others, a stop twice: whoever works by keyboard goes on with the first of them. */
+  restoreFocus(box) {
+    const next = box.querySelector("input[type=range], button");
+    if (!this.pressed || !next || document.activeElement !== document.body) return;
+    next.focus({ preventScroll: true });
+    this.pressed = false;
   }
 
   follow(run, { liveUrl }) {

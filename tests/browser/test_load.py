@@ -156,6 +156,17 @@ async def test_the_slider_changes_a_running_load_and_stop_ends_it(
     assert live_app.json(f"/load/{run}/live.json")["state"] == "stopped"
 
 
+async def test_a_load_is_started_and_stopped_by_keyboard_without_losing_the_focus(stage: Stage, drawer: Drawer) -> None:
+    await stage.open(FAST)
+    await drawer.open()
+    await stage.page.fill("#load-users", "0")
+    for pressed, then in (("load-start", "load-stop"), ("load-stop", "load-start")):
+        await stage.page.focus(f"#{pressed}")
+        await stage.page.keyboard.press("Enter")
+        await stage.page.wait_for_selector(f"#{then}")
+        await stage.page.wait_for_selector("#load-users:focus")
+
+
 async def test_the_rate_of_a_running_open_loop_is_moved_by_its_slider(
     stage: Stage, drawer: Drawer, live_app: LiveApp
 ) -> None:
