@@ -38,13 +38,11 @@ def main() -> None:
     import locust.main  # noqa: PLC0415 (patches the standard library: only once this is sure to be a load run)
     import orjson  # noqa: PLC0415
 
-    from loadtests.users import locust_users  # noqa: PLC0415
     from webapp.core import loadplan  # noqa: PLC0415
 
     plan = loadplan.from_data(orjson.loads(file.read_bytes()))
-    users = locust_users(plan, plan.users)
-    rate = users / plan.ramp_s if plan.ramp_s else 100.0
-    arguments = ["--headless", "--users", str(users), "--spawn-rate", f"{max(0.1, min(100.0, rate)):g}"]
+    users = plan.workers if plan.mode == "rate" else 0  # `Steering` brings those of closed loops
+    arguments = ["--headless", "--users", str(users), "--spawn-rate", "100"]
     arguments += ["--only-summary", "--exit-code-on-error", "0", "--loglevel", "INFO"]
     if plan.workers > 1:
         port = str(free_port())  # of its own: workers of two runs at once would mix on Locust's usual one

@@ -27,6 +27,7 @@ class Steering:
         self._file = out / "control.json" if out is not None else None
         self._obeyed = ""
         self._moving = gevent.Greenlet()
+        self._begun = False  # whether the plan's own users have been brought
         self._staged = bool(session.plan.stages)
         self._stage_ns = 0
 
@@ -49,10 +50,29 @@ class Steering:
         wish = self._wish()
         if wish.get("stop"):
             return False
+        if not self._begun and not self._begin():
+            self._obeyed = ""  # that wish is for later
+            return True
         self._obey(wish, at_ns)
         if self._staged and at_ns - self._stage_ns >= STAGE_S * 1e9:
             self._stage_ns = at_ns
             self._set_users(self._plan.users_at(at_ns / 1e9))
+        return True
+
+    def _begin(self) -> bool:
+        """Bring the users of closed loops, as fast as the plan's ramp says; False while it is too early for that.
+
+        Locust's own start brings none of them: nobody could break it off, and a wish that comes while its master still
+        follows another one has two greenlets in one generator.
+        """
+        runner: Any = self._environment.runner
+        if isinstance(runner, MasterRunner) and not runner.spawning_completed:
+            return False
+        self._begun = True
+        plan = self._plan
+        if plan.users and plan.mode != "rate":
+            per_s = locust_users(plan, plan.users) / plan.ramp_s if plan.ramp_s else MOVED_PER_S
+            self._set_users(plan.users, max(0.1, min(MOVED_PER_S, per_s)))
         return True
 
     def _wish(self) -> dict[str, Any]:
@@ -74,13 +94,13 @@ class Steering:
         if isinstance(rate, int | float) and self.rate_at(at_ns) is not None:
             self._set_rate(max(0.0, min(float(rate), plan.caps.rate / backends)), at_ns)
 
-    def _set_users(self, users: int) -> None:
+    def _set_users(self, users: int, per_s: float = MOVED_PER_S) -> None:
         if users == self.users:
             return
         count = locust_users(self._plan, users)
         runner: Any = self._environment.runner
         self._moving.kill()  # Locust's master takes no second wish while it still follows the first
-        self._moving = gevent.spawn(runner.start, count, MOVED_PER_S)
+        self._moving = gevent.spawn(runner.start, count, per_s)
 
     def _set_rate(self, rate: float, at_ns: int) -> None:
         """Change the schedule, here and on every worker, from one instant on."""

@@ -132,6 +132,22 @@ def test_a_load_that_is_moved_again_and_again_follows_the_last_wish(tmp_path: Pa
     assert "Traceback" not in results.log
 
 
+def test_a_load_is_moved_while_its_users_are_still_coming(tmp_path: Path, reference: Reference) -> None:
+    model = "ref-20x40+9ms"
+    parameters = plan(("ref", reference.url, model), users=30, mix="fixed:20/40", duration_s=60.0, workers=2)
+    process = start(tmp_path, {**parameters, "ramp_s": 30.0})
+    try:
+        assert until(lambda: reference.report()["open"] > 1)
+        (tmp_path / "control.json").write_text('{"users": 31}')
+        assert until(lambda: reference.report()["open"] == 31, 20), "the first ramp would still go on"
+        (tmp_path / "control.json").write_text('{"stop": true}')
+        assert process.wait(END_S) in (0, 4)
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in Results(tmp_path).log
+
+
 def test_a_run_ends_when_it_has_asked_as_often_as_it_may(tmp_path: Path, reference: Reference) -> None:
     model = "ref-500x5+4ms"
     target = ("ref", reference.url, model)
