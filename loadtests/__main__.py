@@ -38,15 +38,18 @@ def main() -> None:
     import locust.main  # noqa: PLC0415 (patches the standard library: only once this is sure to be a load run)
     import orjson  # noqa: PLC0415
 
+    from loadtests.users import locust_users  # noqa: PLC0415
     from webapp.core import loadplan  # noqa: PLC0415
 
     plan = loadplan.from_data(orjson.loads(file.read_bytes()))
     users = plan.workers if plan.mode == "rate" else 0  # `Steering` brings those of closed loops
     arguments = ["--headless", "--users", str(users), "--spawn-rate", "100"]
     arguments += ["--only-summary", "--exit-code-on-error", "0", "--loglevel", "INFO"]
-    if plan.workers > 1:
+    # A process without a user would keep its share of the requests for itself, and the run waiting for them.
+    processes = min(plan.workers, max(1, locust_users(plan, plan.most_users)))
+    if processes > 1:
         port = str(free_port())  # of its own: workers of two runs at once would mix on Locust's usual one
-        arguments += ["--processes", str(plan.workers), "--master-bind-host", "127.0.0.1"]
+        arguments += ["--processes", str(processes), "--master-bind-host", "127.0.0.1"]
         arguments += ["--master-bind-port", port, "--master-port", port]
     sys.argv = ["locust", "-f", str(Path(__file__).with_name("locustfile.py")), *arguments]
     run: Callable[[], None] = locust.main.main

@@ -43,6 +43,11 @@ def gently(items: Iterable[T], at_once: int) -> Iterator[T]:
             gevent.sleep(BREATH_S)
 
 
+def _share(total: int, worker: int, workers: int) -> int:
+    """Return how many of `total` are one worker's: as equal as can be, and together no more than all."""
+    return total // workers + (worker < total % workers)
+
+
 class Registry:
     """One process's part of a run. `begin` at the run's start; `take` what is new."""
 
@@ -61,6 +66,7 @@ class Registry:
         self.children = Group()  # requests that no user waits for
         self.pages: WeakSet[Page] = WeakSet()
         self.begun = 0
+        self._most = _share(plan.max_requests, worker, workers)
         self._users: dict[str, int] = {}
         self._slo = plan.limits()
         self._ended: deque[tuple[Exchange, str, StreamError | None]] = deque()
@@ -101,7 +107,7 @@ class Registry:
     @property
     def full(self) -> bool:
         """Whether not even a request that is due may begin: it was stopped, or this process's share has been asked."""
-        return self.stopping or self.begun * self.workers >= self.plan.max_requests
+        return self.stopping or self.begun >= self._most
 
     @property
     def over(self) -> bool:

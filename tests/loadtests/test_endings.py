@@ -114,7 +114,7 @@ def test_users_who_are_taken_away_ask_nothing_more_and_hear_their_answers_out(
 def test_a_load_that_is_moved_again_and_again_follows_the_last_wish(tmp_path: Path, reference: Reference) -> None:
     model = "ref-20x10+3ms"
     target = ("ref", reference.url, model)
-    process = start(tmp_path, plan(target, users=1, mix="fixed:20/10", duration_s=60.0, workers=2))
+    process = start(tmp_path, plan(target, users=2, mix="fixed:20/10", duration_s=60.0, workers=2))
     try:
         assert until(lambda: reference.streams(model))
         for users in (400, 2, 300, 10):
@@ -148,12 +148,16 @@ def test_a_load_is_moved_while_its_users_are_still_coming(tmp_path: Path, refere
     assert "Traceback" not in Results(tmp_path).log
 
 
-def test_a_run_ends_when_it_has_asked_as_often_as_it_may(tmp_path: Path, reference: Reference) -> None:
-    model = "ref-500x5+4ms"
+@pytest.mark.parametrize(("users", "workers", "most"), [(4, 1, 20), (4, 3, 20), (1, 4, 6)])
+def test_a_run_ends_when_it_has_asked_as_often_as_it_may(
+    users: int, workers: int, most: int, tmp_path: Path, reference: Reference
+) -> None:
+    model = f"ref-500x5+{10 * users + workers}ms"
     target = ("ref", reference.url, model)
-    results = run(tmp_path, plan(target, users=4, mix="fixed:20/5", duration_s=60.0, max_requests=20))
+    more = {"users": users, "workers": workers, "max_requests": most, "duration_s": 60.0}
+    results = run(tmp_path, plan(target, mix="fixed:20/5", **more))
     assert results.summary["ended"] == "complete"
-    assert results.block("ref")["requests"]["ok"] == len(reference.streams(model)) == 20
+    assert results.block("ref")["requests"]["ok"] == len(reference.streams(model)) == most
     assert results.summary["duration_s"] < 30
 
 
