@@ -268,6 +268,24 @@ def test_a_profile_of_ones_own_comes_before_the_shipped_one_of_its_name(tmp_path
     assert load_all(tmp_path)["oci-llama-70b"].label == "Mine"
 
 
+def test_two_files_of_one_name_are_refused_by_both_names(tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    for place in ("mine.toml", "served/mine.toml"):
+        (tmp_path / place).write_text(TOML.format(machine="h200"), encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"served/mine\.toml: file has the name of .*mine\.toml"):
+        load_all(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["mine.toml", "machines/mine.toml", "models/mine.toml"])
+def test_a_file_that_names_itself_is_refused(tmp_path: Path, place: str) -> None:
+    """Its name would take the place of another's, or break the lines of /metrics."""
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'slug = "wse3-llama-8b"\n{TOML.format(machine="h200")}', encoding="utf-8")
+    with pytest.raises(ProfileError, match=r"mine\.toml: slug is the file's name"):
+        load_all(tmp_path)
+
+
 def test_drafts_of_a_profile_raise_its_pace() -> None:
     drafting = profile(speculation={"draft_tokens": 3, "accept": 0.824, "decay": 0.965})
     assert drafting.tok_s == pytest.approx(2000 * 2.98, rel=0.01)

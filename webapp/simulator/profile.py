@@ -160,9 +160,19 @@ def load_all(folder: Path | None = None) -> dict[str, Profile]:
         raise ProfileError(str(folder), "*.toml", "is missing: a profile is such a file")
     folders = [PROFILE_DIR, *([folder] if folder else [])]
     catalogue = Catalogue.load(*folders)
-    paths = {path.stem: path for each in folders for path in [*each.glob("*.toml"), *each.glob("served/*.toml")]}
+    paths = {slug: path for each in folders for slug, path in _named(each).items()}
     found = sorted((load(path, catalogue) for path in paths.values()), key=lambda profile: -profile.tok_s)
     return {profile.slug: profile for profile in found}
+
+
+def _named(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder's profiles, keyed by slug."""
+    found: dict[str, Path] = {}
+    for path in (*folder.glob("*.toml"), *folder.glob("served/*.toml")):
+        if path.stem in found:
+            raise ProfileError(str(path), "file", f"has the name of {found[path.stem]}: give each profile its own")
+        found[path.stem] = path
+    return found
 
 
 def from_table(table: Mapping[str, Any], where: str, catalogue: Catalogue | None = None) -> Profile:
@@ -239,11 +249,14 @@ def _model(table: Mapping[str, Any], where: str) -> Model:
 
 def _decoded(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ProfileError(path.name, "file", f"is not TOML: {problem}") from None
     except OSError as problem:
         raise ProfileError(path.name, "file", f"cannot be read: {problem.strerror}") from None
+    if "slug" in table:
+        raise ProfileError(path.name, "slug", "is the file's name, and stands nowhere else")
+    return table
 
 
 def _table(where: str, name: str, value: Any) -> Mapping[str, Any]:
