@@ -24,7 +24,7 @@ from webapp.services.loadplans import Refusal, Where, Wishes, plan
 BACKEND = "wse3-llama-70b"
 BLOCK = {
     "requests", "ttft_ms", "ttfo_ms", "tpot_ms", "icl_ms", "e2e_ms", "ttft_sched_ms", "e2e_sched_ms", "attainment",
-    "output_tokens_per_s", "requests_per_s", "goodput_per_s", "generator", "slo",
+    "output_tokens_per_s", "requests_per_s", "goodput_per_s", "generator", "slo", "versions",
 }  # fmt: skip
 
 

@@ -158,6 +158,8 @@ def test_a_run_ends_when_it_has_asked_as_often_as_it_may(
     results = run(tmp_path, plan(target, mix="fixed:20/5", **more))
     assert results.summary["ended"] == "complete"
     assert results.block("ref")["requests"]["ok"] == len(reference.streams(model)) == most
+    last_us = max(record["marks_us"]["end"] for record in results.records)
+    assert results.summary["measured_s"] == pytest.approx(last_us / 1e6, abs=0.001), "not what came after it"
     assert results.summary["duration_s"] < 30
 
 

@@ -41,7 +41,8 @@ class Window:
 class BackendStats:
     """Counts and histograms of one backend; `merge` adds another's.
 
-    `delivered_tokens` and `gone` (users who left) are of the whole run; the other counts are of its window. `overdue`
+    `delivered_tokens`, `gone` (users who left) and `last` (when the last request ended, ns after the run's start) are
+    of the whole run; the other counts are of its window. `overdue`
     are those of the `interrupted` that had missed the SLO already when the run ended: to leave them out would flatter a
     server that answers too late to be counted.
     """
@@ -59,6 +60,7 @@ class BackendStats:
     tokens_in_window: float = 0.0
     delivered_tokens: int = 0
     gone: int = 0
+    last: int = 0
     by_error: dict[str, int] = field(default_factory=dict)
     examples: dict[str, dict[str, Any]] = field(default_factory=dict)
     histograms: dict[str, Histogram] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class BackendStats:
         self.tokens_in_window += _tokens_in(record, window)
         self.delivered_tokens += record.output_tokens or 0
         self.gone += record.outcome == "left"
+        self.last = max(self.last, record.end)
         if not window.holds(record.intended):
             self.outside += 1
             return
@@ -102,6 +105,7 @@ class BackendStats:
     def merge(self, other: BackendStats) -> None:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.last = max(self.last, other.last)
         for kind, count in other.by_error.items():
             self.by_error[kind] = self.by_error.get(kind, 0) + count
         for key, example in other.examples.items():
@@ -116,11 +120,17 @@ class BackendStats:
     def as_data(self) -> dict[str, Any]:
         counts = {name: getattr(self, name) for name in _COUNTS}
         histograms = {name: histogram.as_data() for name, histogram in self.histograms.items()}
-        return {**counts, "by_error": self.by_error, "examples": self.examples, "histograms": histograms}
+        return {
+            **counts,
+            "last": self.last,
+            "by_error": self.by_error,
+            "examples": self.examples,
+            "histograms": histograms,
+        }
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> BackendStats:
-        stats = cls(**{name: data[name] for name in _COUNTS})
+        stats = cls(**{name: data[name] for name in (*_COUNTS, "last")})
         stats.by_error, stats.examples = dict(data["by_error"]), dict(data["examples"])
         stats.histograms = {name: Histogram.from_data(entry) for name, entry in data["histograms"].items()}
         return stats
@@ -170,6 +180,11 @@ class LoadStats:
 
     def backend(self, slug: str) -> BackendStats:
         return self.backends.setdefault(slug, BackendStats())
+
+    @property
+    def last(self) -> int:
+        """When the last request ended, ns after the run's start; 0 without one."""
+        return max((backend.last for backend in self.backends.values()), default=0)
 
     def merge(self, other: LoadStats) -> None:
         for slug, stats in other.backends.items():

@@ -68,6 +68,7 @@ def summarise(
         late.merge(backend.histogram("late"))
         block["generator"] = _own(watch, backend).summary(why[slug])
         block["slo"] = stats.slo.text or None
+        block["versions"] = dict(versions)
         watched = (servers or {}).get(slug, ServerWatch())
         block["server"] = watched.summary(backend.delivered_tokens, backend.gone, elapsed_ns / 1e9)
         block["warnings"] += watched.warnings()
@@ -115,12 +116,11 @@ def rebuilt(plan: Plan, lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, A
     What the generator saw of itself is lost with it, so its verdict is about the lateness of requests only.
     """
     stats = LoadStats(plan.window, plan.limits())
-    last_ns = 0
     for line in lines:
-        record = record_from_data(line)
-        last_ns = max(last_ns, record.end)
-        stats.add(record)
-    found = summarise(plan, stats, Watch(), ended=INTERRUPTED, elapsed_ns=last_ns, started_at=0.0, t0_ns=0, versions={})
+        stats.add(record_from_data(line))
+    found = summarise(
+        plan, stats, Watch(), ended=INTERRUPTED, elapsed_ns=stats.last, started_at=0.0, t0_ns=0, versions={}
+    )
     return found, stats
 
 
