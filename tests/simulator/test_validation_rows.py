@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulator.measured import CATALOGUE, line, rows_of
+from tests.simulator.measured import CATALOGUE, line, rows_of, written
 from webapp.simulator.validation import bench
 from webapp.simulator.validation.bench import Way, expect
 from webapp.simulator.validation.rows import COLUMNS, read_rows, serving_of, sort_out
@@ -33,6 +33,35 @@ def test_rows_of_unknown_models_and_systems_are_counted_with_their_reason() -> N
 def test_no_cell_can_break_the_reading(column: str, value: str) -> None:
     rows, skipped = sort_out([line(**{column: value})], CATALOGUE)
     assert len(rows) + sum(skipped.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "why"),
+    [
+        ("osl", "2.5", "osl is not a whole number"),
+        ("osl", "inf", "osl is not a whole number"),
+        ("isl", "1000001", "isl is out of range"),
+        ("osl", "1", "an answer of one token has no time per token"),
+        ("tpot_ms", "nan", "tpot_ms is not a number"),
+        ("ttft_ms", "1e99", "ttft_ms is out of range"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said(column: str, value: str, why: str) -> None:
+    assert sort_out([line(**{column: value})], CATALOGUE)[1] == {why: 1}
+
+
+def test_a_file_that_a_spreadsheet_wrote_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.csv", [line()])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    rows, skipped = read_rows(path, CATALOGUE)
+    assert (len(rows), skipped) == (1, {})
+
+
+def test_a_load_that_could_never_fit_is_full_without_being_simulated() -> None:
+    (row,) = rows_of([line(concurrency=1_000_000, osl=1_000_000)])
+    result = expect(row, serving_of(row, CATALOGUE.machines[row.system], CATALOGUE.models[row.model], 70.0))
+    assert (result.tpot_ms, result.ttft_ms) == (None, None)
+    assert result.kv_share > 1
 
 
 def test_weights_that_do_not_fit_are_skipped() -> None:

@@ -31,6 +31,7 @@ BURST_SHARE = 0.1
 STEP_ROUNDS, SETTLING_ROUNDS = 5, 2
 RUNS = 3  # of which the mean is taken where a few answers of very different lengths were counted
 SATURATED_TTFT_MS = 5000.0  # beyond it a run counts as saturated
+HOPELESS_SHARE = 10.0  # of the KV cache: a load that needs so much is full, and would take hours to simulate
 HOPELESS_NS = 120_000_000_000  # of virtual time, for one start burst
 
 
@@ -71,6 +72,8 @@ def expect(row: Row, serving: Serving, way: Way = USUAL) -> Expected:
     grown = output if serving.reserves_answers else output / 2  # of the answer, that a resident request takes up
     need = row.users * serving.model.resident(round(prompt + grown))
     kv_share = need / max(1.0, kv_capacity(serving))
+    if kv_share > HOPELESS_SHARE:
+        return Expected(None, None, kv_share)
     try:
         tpot_ms, ttft_ms = _measured(row, serving, way)
     except Refused:

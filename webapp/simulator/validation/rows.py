@@ -1,6 +1,7 @@
 """Measured rows: a CSV file of benchmark results, and the machine, model and load that each of them names."""
 
 import csv
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -70,7 +71,7 @@ def read_rows(path: Path, catalogue: Catalogue) -> tuple[list[Row], dict[str, in
     Raises ValueError, in one sentence, where the file is not such a table.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets begin it with a mark
             table = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
             if missing:
@@ -125,6 +126,8 @@ def _row(line: Mapping[str, str], machines: Mapping[str, Machine], models: Mappi
         recipe=recipe,
         mark=blake2b("\x1f".join(line.values()).encode(), digest_size=5).hexdigest(),
     )
+    if row.output_tokens == 1:
+        raise BadRow("an answer of one token has no time per token")
     if kv_capacity(serving_of(row, machine, model)) <= 0:
         raise BadRow(f"{model.slug} in {row.precision} does not fit {row.devices}×{machine.slug}")
     return row
@@ -180,12 +183,14 @@ def _precision(line: Mapping[str, str], model: Model, recipe: Recipe) -> str:
 
 def _whole(line: Mapping[str, str], name: str) -> int:
     try:
-        value = int(float(line[name]))
-    except (ValueError, OverflowError):
-        raise BadRow(f"{name} is not a whole number") from None
-    if not 0 <= value <= 10_000_000:
+        value = float(line[name])
+    except ValueError:
+        value = math.nan
+    if not value.is_integer():  # as little as infinity is
+        raise BadRow(f"{name} is not a whole number")
+    if not 0 <= value <= 1_000_000:
         raise BadRow(f"{name} is out of range")
-    return value
+    return int(value)
 
 
 def _positive(line: Mapping[str, str], name: str) -> int:
@@ -199,7 +204,9 @@ def _time(line: Mapping[str, str], name: str) -> float:
     try:
         value = float(line[name])
     except ValueError:
-        raise BadRow(f"{name} is not a number") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise BadRow(f"{name} is not a number")
     if not 0 < value < 1e9:
-        raise BadRow(f"{name} is not above 0")
+        raise BadRow(f"{name} is out of range")
     return value
