@@ -75,7 +75,9 @@ async def test_a_bursty_profile_sends_several_tokens_a_chunk(client: aiohttp.Cli
     assert len(sims(found)) == -(-tokens // 5)
 
 
-async def test_the_same_seed_gives_the_same_text_at_the_same_times(client: aiohttp.ClientSession) -> None:
+async def test_the_same_seed_gives_the_same_text_and_where_steps_have_no_noise_the_same_times(
+    client: aiohttp.ClientSession,
+) -> None:
     one, two = [await stream(client, "hello", seed=42) for _ in range(2)]
     assert text_of(one) == text_of(two)
     assert [truth["due_us"] for truth in sims(one)] == [truth["due_us"] for truth in sims(two)]

@@ -94,7 +94,11 @@ FIELDS: tuple[Field, ...] = (
     Field("n", _whole(1, 1), "One answer per request."),
     Field("best_of", _whole(1, 1), "One answer per request.", (TEXT,)),
     Field("echo", {"const": False}, "The prompt is not repeated.", (TEXT,)),
-    Field("seed", _whole(-(2**63), 2**63 - 1), "The same seed on an idle model gives the same times."),
+    Field(
+        "seed",
+        _whole(-(2**63), 2**63 - 1),
+        "Decides the front end's time; the noise of steps is the model's own and goes on from request to request.",
+    ),
     Field("stop", _STOP, "The answer ends before the first of these texts."),
     Field("stream", _FLAG, "Send server-sent events, a token each."),
     Field("stream_options", _STREAM_OPTIONS, "Only with stream; include_usage asks for a last event with counts."),
