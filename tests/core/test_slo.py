@@ -21,7 +21,7 @@ def test_presets_are_known_by_name_and_may_change_their_share() -> None:
     assert not slo.parse("")
 
 
-@pytest.mark.parametrize("text", ["ttft", "ttft:soon", "speed:5", "at:2", "voice ttft:5", "tpot:-1"])
+@pytest.mark.parametrize("text", ["ttft", "at:0.9", "ttft:soon", "speed:5", "at:2", "voice ttft:5", "tpot:-1"])
 def test_a_wrong_slo_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"\.$"):
         slo.parse(text)

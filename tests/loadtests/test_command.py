@@ -67,6 +67,7 @@ def test_the_report_stands_alone(paired: tuple[Path, Any]) -> None:
     report = (paired[0] / "report.html").read_text(encoding="utf-8")
     assert "<svg" in report
     assert "<script" not in report
+    assert "default-src &#x27;none&#x27;" in report
     assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", report)
     assert report.count("SIMULATED") >= 2
 
@@ -111,13 +112,16 @@ def test_a_series_of_which_nothing_was_measured_leaves_no_results_of_an_earlier_
 
 
 def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Path) -> None:
-    one, file = ["--backend", BACKEND], tmp_path / "file"
+    one, file, picture = ["--backend", BACKEND], tmp_path / "file", tmp_path / "picture"
     file.touch()
+    picture.write_bytes(b"\x89PNG\xff")
     for arguments, sentence in (
         (["--backend", "nobody"], "There is no backend 'nobody'"),
         ([], "Name a backend"),
         ([*one, "--users", "2.5"], "whole number"),
         ([*one, "--rate", "nan"], "wants a number"),
+        ([*one, "--trace", str(tmp_path / "none")], "cannot be read: No such file or directory"),
+        ([*one, "--prompts", str(picture)], "is not text in UTF-8"),
         ([*one, "--users", "0"], "--users wants at least one"),
         (["sweep", *one, "--users", "0,4"], "--users wants at least one"),
         ([*one, "--users", "2", "--rate", "2"], "Give one of --users and --rate"),
@@ -140,6 +144,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Pat
         (Wishes((BACKEND,), rate=10_000.0), "requests per second"),
         (Wishes((BACKEND,), duration_s=1e9), "A run lasts"),
         (Wishes((BACKEND,), patience_s=float("nan")), "has to be finite"),
+        (Wishes((BACKEND,), grace_s=-1.0), "cannot be negative"),
         (Wishes((BACKEND,), max_requests=0), "A run has 1 to 200,000 requests"),
     ):
         with pytest.raises(Refusal, match=sentence):

@@ -184,8 +184,11 @@ class Plan:
             (not 0.05 <= self.schedule.cv <= 20, "The coefficient of variation has to lie between 0.05 and 20."),
             (not 0.5 <= self.duration_s <= caps.duration_s, f"A run lasts 0.5 to {caps.duration_s:g} seconds."),
             (
-                min(self.warmup_s, self.cooldown_s, self.grace_s, self.ramp_s) < 0
-                or self.warmup_s + self.cooldown_s >= self.duration_s,
+                min(self.warmup_s, self.cooldown_s, self.grace_s, self.ramp_s) < 0,
+                "Warm-up, cool-down, grace and ramp cannot be negative.",
+            ),
+            (
+                self.warmup_s + self.cooldown_s >= self.duration_s,
                 "Warm-up and cool-down together have to be shorter than the run.",
             ),
             (min(_numbers(self.behaviour)) < 0, "Think time, patience and reading pace cannot be negative."),

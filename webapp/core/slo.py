@@ -109,6 +109,8 @@ def parse(text: str) -> Slo:
             known = ", ".join([*PRESETS, *(f"{name}:MS" for name in FIGURES)])
             raise ValueError(f"There is no SLO {word!r}; there are {known}.")
         limits[figure] = _positive(number, word)
+    if not limits:
+        raise ValueError(f"{words[0]!r} is a share of nothing; give it a limit, such as ttft:500 {words[0]}.")
     return Slo(tuple((figure, limits[figure]) for figure in FIGURES if figure in limits), target)
 
 

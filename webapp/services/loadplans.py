@@ -239,8 +239,10 @@ def read_text(path: Path, what: str) -> str:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise Refusal(f"The {what} {path} is larger than {MAX_FILE_BYTES >> 20} MiB.")
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(f"The {what} {path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise Refusal(f"The {what} {path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise Refusal(f"The {what} {path} is not text in UTF-8.") from None
 
 
 def _numbers(text: str, separator: str, sentence: str, count: int = 0) -> list[float]:
