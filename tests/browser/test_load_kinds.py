@@ -25,6 +25,7 @@ SHOWN = """
 () => [...document.querySelectorAll(".load-fields :is(input, select)[name]")]
   .filter((node) => node.checkVisibility() && !["kind", "backend"].includes(node.name)).map((node) => node.name)
 """
+CUT_OFF = "(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)(document.querySelector('.steps-scroll'))"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,6 +118,8 @@ async def test_a_sweeps_curve_grows_and_stop_ends_it_at_once_with_the_points_it_
     for measurement in measurements():
         address = await start(stage, "sweep", FAST, OTHER, loads="1, 2, 4", step="3")
         await says(stage, r"Step 1 of 6: 1 user on .*left in all")
+        await page.wait_for_selector(".step-table .now")
+        assert await page.evaluate(CUT_OFF) <= 0, "the last column of the table can be read"
         await says(stage, "Step 2 of 6")
         await page.wait_for_selector(".chart[data-growing][data-drawn] canvas")
         assert ended(live_app, address) >= 1
