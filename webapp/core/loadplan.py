@@ -210,6 +210,10 @@ class Plan:
                 f"At most {caps.rate:g} requests per second over all backends.",
             ),
             (
+                not closed and _most_at_once(self.schedule) * at_once > caps.users,
+                f"A spike or a trace has at most {caps.users:,} requests within a second over all backends.",
+            ),
+            (
                 not closed and expected > caps.requests,
                 f"That would be {expected:,.0f} requests; a run has at most {caps.requests:,}.",
             ),
@@ -260,6 +264,19 @@ def from_data(data: Mapping[str, Any]) -> Plan:
     lowest = {entry.name: min(getattr(caps, entry.name), getattr(CAPS, entry.name)) for entry in fields(Caps)}
     values["caps"] = replace(CAPS, **lowest)
     return Plan(**values).checked()
+
+
+def _most_at_once(schedule: Schedule) -> int:
+    """Return the largest number of requests that spikes or a trace have within any second."""
+    timed = sorted([(at_s, 1) for at_s, _, _ in schedule.trace] or schedule.spikes)
+    most = begun = first = 0
+    for at_s, count in timed:
+        begun += count
+        while at_s - timed[first][0] >= 1:
+            begun -= timed[first][1]
+            first += 1
+        most = max(most, begun)
+    return most
 
 
 def _numbers(behaviour: Behaviour) -> list[float]:

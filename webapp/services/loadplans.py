@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -199,7 +200,10 @@ def _schedule(wishes: Wishes) -> Schedule | None:
     elif wishes.rate is not None:
         found = arrivals.flat(kind, wishes.rate, cv)
     if wishes.spike:
-        count, at_s = _numbers(wishes.spike, "@", "--spike wants COUNT@SECONDS, such as 100@10.", 2)
+        sentence = "--spike wants COUNT@SECONDS, such as 100@10."
+        count, at_s = _numbers(wishes.spike, "@", sentence, 2)
+        if count != int(count):
+            raise Refusal(sentence)
         found = replace(found or Schedule(kind), spikes=((at_s, int(count)),))
     if found is None and wishes.arrival:
         raise Refusal("--arrival needs a --rate (or --ramp, --steps, --stages).")
@@ -238,11 +242,14 @@ def read_text(path: Path, what: str) -> str:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise Refusal(f"The {what} {path} is larger than {MAX_FILE_BYTES >> 20} MiB.")
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise Refusal(f"The {what} {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise Refusal(f"The {what} {path} is not text in UTF-8.") from None
+    if not text.strip():
+        raise Refusal(f"The {what} {path} is empty.")
+    return text
 
 
 def _numbers(text: str, separator: str, sentence: str, count: int = 0) -> list[float]:
@@ -250,7 +257,7 @@ def _numbers(text: str, separator: str, sentence: str, count: int = 0) -> list[f
         found = [float(part) for part in text.split(separator)]
     except ValueError:
         found = []
-    if not found or (count and len(found) != count) or min(found) < 0:
+    if not found or (count and len(found) != count) or not all(0 <= value < inf for value in found):
         raise Refusal(sentence)
     return found
 
