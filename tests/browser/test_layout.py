@@ -38,6 +38,13 @@ async def test_no_size_scrolls_sideways(stage: Stage, width: int, height: int) -
     assert await stage.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
+async def test_no_other_page_scrolls_sideways_on_the_narrowest_screen(stage: Stage) -> None:
+    await stage.page.set_viewport_size({"width": 320, "height": 256})
+    for path in ("/runs/", "/backends/", "/backends/add/", "/help/", "/load/"):
+        await stage.page.goto(stage.url + path)
+        assert await stage.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+
+
 @pytest.mark.parametrize(("width", "height"), SIZES[:3])
 async def test_four_lanes_fit_one_window(stage: Stage, width: int, height: int) -> None:
     await stage.page.set_viewport_size({"width": width, "height": height})
