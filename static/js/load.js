@@ -46,6 +46,7 @@ export class Load {
     this.latest = null;
     this.calm = new Map();       // backend → TTFT in ms when nothing loaded it
     this.touched = 0;            // when the slider was last moved
+    this.picked = false;         // somebody has picked backends; until then they are the lanes'
     this.pressed = false;        // a control was pressed by key and has not been given a successor
     this.marks = new Map();      // lane → sentence
     this.charts = new LiveCharts(document.querySelectorAll(".chart[data-live]"), () => this.letters());
@@ -95,11 +96,21 @@ export class Load {
       entry.dataset.letter = letters[entry.dataset.slug];
       entry.querySelector(".letter").textContent = letters[entry.dataset.slug];
     }
+    this.followLanes();
     this.syncFields(box);
     this.restoreFocus(box);
     const run = this.running ? box.dataset.run : "";
     if (run && run !== this.run) this.follow(run, box.dataset);
     if (!run) this.forgetRun();
+  }
+
+  /** The lanes may be others now: users are for their backends, unless somebody has picked some. */
+  followLanes() {
+    const slugs = this.lanes().map(({ slug }) => slug);
+    if (this.picked || !slugs.length) return;
+    const picks = document.querySelectorAll("#load-controls [name=backend]");
+    for (const pick of picks) pick.checked = slugs.includes(pick.value);
+    if (picks.length) this.syncFields(controls());
   }
 
   /** A start swaps the controls for others, a stop twice: whoever works by keyboard goes on with the first of them. */
@@ -254,6 +265,7 @@ export class Load {
   onInput(event) {
     const box = event.target.closest?.("#load-controls, .load-fields");
     if (!box) return;
+    if (event.target.name === "backend") this.picked = true;
     if (event.target === slider()) this.touched = performance.now();
     this.syncFields(box);
   }

@@ -226,6 +226,7 @@ class Arena {
     this.syncButtons();
     this.sayVerdict();
     this.load.showMarks();
+    this.load.followLanes();
     settings.refresh();
     this.forgetGone();
     this.recording.relabel(this.rows);

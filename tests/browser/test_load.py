@@ -99,6 +99,23 @@ async def test_the_drawer_loads_the_lanes_backends_and_leaves_their_figures_in_s
     await drawer.stop()
 
 
+async def test_the_drawer_loads_what_the_lanes_are_now_until_somebody_picks_backends(
+    stage: Stage, drawer: Drawer
+) -> None:
+    await stage.open(FAST)
+    await drawer.open()
+    picked = "(slug) => document.querySelector('.picks-panel input:checked').value === slug"
+    await stage.lane(0).card.locator("select").select_option(SLOW)
+    await stage.page.wait_for_function(picked, arg=SLOW)
+    await stage.page.click(".picks summary")
+    await stage.page.check(f".picks-panel [value={FAST}]")
+    await stage.page.uncheck(f".picks-panel [value={SLOW}]")
+    await stage.page.click("#lane-add")
+    await stage.page.wait_for_selector('.lanes[data-count="2"]')
+    assert await stage.page.locator(".picks-panel input:checked").count() == 1
+    assert await stage.page.evaluate(picked, FAST)
+
+
 async def test_the_drawer_stays_below_four_lanes_whatever_their_servers_say(stage: Stage, drawer: Drawer) -> None:
     page = stage.page
     await stage.open(FAST, SLOW, "wse3-gpt-oss-120b", "b200-gpt-oss-120b", max_tokens=20)
