@@ -187,6 +187,14 @@ def test_a_prompt_that_no_step_has_room_for_is_divided_all_the_same() -> None:
     assert [step.started for step in trace(engine)] == [(), (), (1,), ()]
 
 
+def test_a_prompt_that_no_step_has_room_for_does_not_wait_until_the_others_are_done() -> None:
+    engine = Engine(replace(PAIR, whole_prompts=True))
+    engine.submit(Ask(1, 100, 50))
+    engine.step(0)
+    engine.submit(Ask(2, 20_000, 2))
+    assert [step.started for step in trace(engine)[:3]] == [(), (), (2,)]
+
+
 def test_accepted_drafts_come_together_with_the_checked_token() -> None:
     engine = Engine(DRAFTING, seed=3)
     engine.submit(Ask(1, 50, 4000))
