@@ -214,8 +214,11 @@ class Conductor:
         self._collector = None
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(block=False)
-        over = collector.now_ns >= collector.plan.duration_s * 1e9
-        ended = COMPLETE if over and self._ended == INTERRUPTED else self._ended
+        ended = self._ended
+        if ended == INTERRUPTED and collector.now_ns >= collector.plan.duration_s * 1e9:
+            ended = COMPLETE
+        elif ended == INTERRUPTED and self._plan is None:
+            ended = STOPPED  # without a plan a run ends when somebody ends it
         summary = collector.finish(ended, len(self._lost()))
         if self._plan is not None or collector.plan.slo:  # without either, Locust's own codes hold
             self.environment.process_exit_code = summary["exit_code"]

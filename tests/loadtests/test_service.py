@@ -50,6 +50,8 @@ def test_a_killed_generator_leaves_its_partial_results_and_says_so(rows: None, r
     row = LoadRun.objects.get(id=run.id)
     assert row.state == LoadRun.State.INTERRUPTED
     assert row.summary["backends"]["ref"]["requests"]["ok"] > 0
+    assert row.exit_code == 4
+    assert "ended before its time" in loadreport.verdict(row.summary)
     assert "Interrupted" in row.note
 
 

@@ -73,6 +73,9 @@ def summarise(
         block["server"] = watched.summary(backend.delivered_tokens, backend.gone, elapsed_ns / 1e9)
         block["warnings"] += watched.warnings()
     reasons = together(why)
+    code = exit_code(stats, plan.slugs, bool(reasons))
+    if ended == INTERRUPTED:
+        code = code or 4  # who was killed has not passed
     return {
         "backends": blocks,
         "generator": Watch(watch.hub_lag, late, watch.cpu).summary(reasons),
@@ -85,7 +88,7 @@ def summarise(
         "duration_s": round(min(plan.duration_s, elapsed_ns / 1e9), 3),
         "measured_s": round(measured_s, 3),
         "ended": ended,
-        "exit_code": exit_code(stats, plan.slugs, bool(reasons)),
+        "exit_code": code,
     }
 
 

@@ -21,6 +21,7 @@ from webapp.core import charts
 from webapp.core.loadstats import FIGURES
 from webapp.core.loadsummary import (
     COMPLETE,
+    INTERRUPTED,
     blocks,
     figures_at,
     load_words,
@@ -172,6 +173,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
     series = "search" in summary or "sweep" in summary
     if series and summary["ended"] != COMPLETE and not summary["generator"]["reasons"]:
         return "Cut short: these are the runs that had been made."
+    if not series and summary["ended"] == INTERRUPTED and summary["exit_code"] == 4:
+        return "Not measurable: the load generator was ended before its time. What had been measured is kept."
     return VERDICTS.get(summary["exit_code"], "")
 
 
