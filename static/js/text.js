@@ -189,6 +189,7 @@ export class Follow {
     this.ends = [];  // the text's heights at the last frames' ends, oldest first
     scroller.addEventListener("scroll", () => this.moved(), { passive: true });
     scroller.addEventListener("keydown", ({ key }) => this.pressed(key));
+    new ResizeObserver(() => { if (this.on && this.settled) this.settle(); }).observe(scroller);
   }
 
   /** A key scrolls by gliding: held to its end meanwhile, the scroller would not set out. */

@@ -119,6 +119,19 @@ async def reader(stage: Stage, endless: str) -> AsyncIterator[Reader]:
     await stage.finished()
 
 
+async def test_text_stays_at_its_end_when_its_box_changes_after_it_has_ended(stage: Stage) -> None:
+    await stage.page.set_viewport_size({"width": 1280, "height": 840})
+    await stage.open(SLOW, max_tokens=200)
+    await stage.race()
+    pane = stage.lane(0).card.locator(".lane-text")
+    before = await pane.evaluate("(pane) => pane.clientHeight")
+    await stage.page.set_viewport_size({"width": 1280, "height": 730})
+    await stage.page.wait_for_function(
+        "([pane, was]) => pane.clientHeight < was", arg=[await pane.element_handle(), before]
+    )
+    await stage.page.wait_for_function(f"(pane) => ({FROM_END})(pane) < 2", arg=await pane.element_handle())
+
+
 async def test_text_stays_where_someone_reads_and_follows_again_once_they_are_back(reader: Reader) -> None:
     assert await reader.follows()
     await reader.wheel(-100_000)
