@@ -22,7 +22,7 @@ from django.db.migrations.executor import MigrationExecutor
 from webapp.services.backends import seed
 from webapp.services.children import answers, app_url, end, start
 
-READY_S = 20.0
+READY_S = 60.0  # only ends what hangs: a process that ends by itself is noticed at once
 LOOK_S = 0.05
 
 
