@@ -139,7 +139,8 @@ def test_the_command_refuses_in_one_sentence_and_changes_nothing() -> None:
     for arguments, sentence in (
         (("remove", "nobody"), "There is no backend 'nobody'"),
         (("add", "oci-llama-70b", "--url", "http://127.0.0.1:9/v1", "--model", "m"), "built-in simulator"),
-        (("add", "mine", "--url", "no address", "--model", "m"), "http"),
+        (("add", "mine", "--url", "no address", "--model", "m"), "^--url: .*http"),
+        (("add", "mine", "--url", "http://127.0.0.1:9/v1", "--model", "m", "--label", "x" * 81), "^--label: .* 80 "),
     ):
         with pytest.raises(CommandError, match=sentence):
             said_by(*arguments)

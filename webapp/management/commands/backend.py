@@ -15,6 +15,15 @@ from webapp.models import Backend
 from webapp.services import backends
 from webapp.services.upstreams import upstreams
 
+OPTIONS = {
+    "slug": "SLUG",
+    "base_url": "--url",
+    "model": "--model",
+    "kind": "--kind",
+    "key_ref": "--key",
+    "label": "--label",
+}
+
 
 class Command(BaseCommand):
     help = "Add, list, test and remove backends."
@@ -52,7 +61,7 @@ class Command(BaseCommand):
         try:
             backends.save(backend)
         except ValidationError as error:
-            raise CommandError(" ".join(error.messages)) from None
+            raise CommandError(" ".join(_sentences(error))) from None
         self.stdout.write(f"{backend.slug} {'changed' if known else 'added'}.")
 
     def _list(self, options: dict[str, Any]) -> None:
@@ -86,6 +95,14 @@ async def _probe(backend: Backend) -> backends.Probe:
         return await backends.probe(queries.spec_of(backend))
     finally:
         await upstreams.close()
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """Return what is wrong, each with the option that it is about."""
+    if not hasattr(error, "error_dict"):
+        return error.messages
+    found = error.message_dict.items()
+    return [f"{OPTIONS.get(field, field)}: {message}" for field, messages in found for message in messages]
 
 
 def _known(slug: str) -> Backend:
