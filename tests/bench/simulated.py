@@ -6,6 +6,8 @@ import asyncio
 import os
 import tempfile
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tests.bench.processes import LOAD_CORE, RELAY_CORE, pin
@@ -18,10 +20,13 @@ from webapp.simulator.engine import Engine
 from webapp.simulator.profile import load_all
 from webapp.simulator.virtual import all_at_once, closed_loop, uniform_lengths
 
-PACE = 2000
+PACE = 2500
+DUE_NS = 1_000_000_000 // PACE
 TOKENS = 4000
 USERS = 64
 PROFILE_70B = "h100x2-llama-70b"
+
+Span = tuple[float, float]
 
 
 async def p9(world: World) -> list[Row]:
@@ -29,13 +34,17 @@ async def p9(world: World) -> list[Row]:
     with tempfile.TemporaryDirectory() as name, check.Served(write_profiles(Path(name))) as server:
         pin(server.pid, RELAY_CORE)  # not on ours, where the tokens are read
         ours, theirs, bare = [], [], []
+        gaps, bare_gaps = list[Span](), list[Span]()
         for _ in range(world.repeats):
             (trace,) = await check._read(server.port, f"check-{PACE}", 1, TOKENS)
             late = [sent - due for due, sent in zip(trace.due_ns, trace.sent_ns, strict=True)]
             ours.append(quantile(sorted(late), 0.99) / 1000)
+            gaps.append(_span_us(trace.sent_ns))
             theirs.append(quantile(sorted(await _timers()), 0.99) / 1000)
-            bare.append(quantile(sorted(_bare_sleeps()), 0.99) / 1000)
-        rows = [_pace_row(ours, theirs, bare)]
+            late = _bare_sleeps()
+            bare.append(quantile(sorted(late), 0.99) / 1000)
+            bare_gaps.append(_span_us([place * DUE_NS + late_ns for place, late_ns in enumerate(late)]))
+        rows = [_pace_row(ours, theirs, bare), _gap_row(gaps, bare_gaps)]
         for streams, tok_s in check.CELLS:
             traces = await check._read(server.port, f"check-{tok_s}", streams, int(tok_s * check.SECONDS))
             rows.append(_rate_row(check.row("simulator", traces, tok_s)))
@@ -56,6 +65,32 @@ def _pace_row(ours: list[float], theirs: list[float], bare: list[float]) -> Row:
         note=f"of that the host: a process that only sleeps on the same core is woken late by p99 "
         f"{quantile(sorted(bare), 0.5):.0f} µs",
         raw={"ours_us": ours, "asyncio_us": theirs, "bare_us": bare},
+    )
+
+
+def _span_us(at_ns: Sequence[int]) -> Span:
+    """Return p1 and p99 of what lies between neighbouring instants."""
+    apart_us = sorted((after - before) / 1000 for before, after in pairwise(at_ns))
+    return quantile(apart_us, 0.01), quantile(apart_us, 0.99)
+
+
+def _gap_row(gaps: Sequence[Span], bare: Sequence[Span]) -> Row:
+    """Return how far p1 and p99 of the gaps are from the pace's: the farther of both, as a share of it."""
+    (low_us, high_us), (bare_low_us, bare_high_us) = (
+        tuple(quantile(sorted(side), 0.5) for side in zip(*spans, strict=True)) for spans in (gaps, bare)
+    )
+    due_us = DUE_NS / 1000
+    share = max(due_us - low_us, high_us - due_us) / due_us
+    return Row(
+        "P9g",
+        f"  gaps between its tokens, {due_us:.0f} µs, p1 to p99",
+        f"{low_us:.0f} to {high_us:.0f} µs",
+        f"a sleeper {bare_low_us:.0f} to {bare_high_us:.0f} µs",
+        share,
+        f"{share:.1%} off",
+        0.10,
+        0.05,
+        raw={"p1_p99_us": gaps, "sleeper_us": bare},
     )
 
 
@@ -85,7 +120,7 @@ async def _timers() -> list[int]:
     """Return by how much asyncio.sleep to absolute deadlines of the same pace wakes late, ns."""
     began_ns, late = time.monotonic_ns(), []
     for place in range(TOKENS):
-        due_ns = began_ns + place * 1_000_000_000 // PACE
+        due_ns = began_ns + place * DUE_NS
         await asyncio.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
         late.append(time.monotonic_ns() - due_ns)
     return late
@@ -96,7 +131,7 @@ def _bare_sleeps() -> list[int]:
     os.sched_setaffinity(0, {RELAY_CORE})
     began_ns, late = time.monotonic_ns(), []
     for place in range(TOKENS):
-        due_ns = began_ns + place * 1_000_000_000 // PACE
+        due_ns = began_ns + place * DUE_NS
         time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
         late.append(time.monotonic_ns() - due_ns)
     os.sched_setaffinity(0, {LOAD_CORE})

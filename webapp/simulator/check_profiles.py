@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-CELL_RATES = (50, 2000)
+CELL_RATES = (50, 2000, 2500)
 
 _TEXT = """
 label = "Check, {tok_s} tok/s"
