@@ -1,60 +1,23 @@
+"""What an engine does with a request: its place in the queue, its prompt, its tokens, its share of the cache."""
+
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 from statistics import fmean
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from tests.simulator.servings import (
+    DRAFTING,
+    FAST,
+    MIXED,
+    PAIR,
+    TIGHT,
+    loop,
+    pace,
+    trace,
+)
 from webapp.simulator.engine import Ask, Engine, Refused, Step
-from webapp.simulator.hardware import Machine, Model, Serving, Speculation
-from webapp.simulator.profile import load_all
-from webapp.simulator.virtual import Arrival, Run, all_at_once, closed_loop, run_virtual, spread_out, uniform_lengths
-
-GPU = Machine("gpu", "GPU", "bandwidth", 80, "this test", "2026", 3.35, 989, 1979, 0, 450)
-WAFER = Machine("wafer", "Wafer", "latency", 44, "this test", "2026", memory_share=1.0, reserve_gb=0.0)
-DENSE = Model("dense", "Dense 70B", 69.5, 80, 8192, 8192, 163_840, 131_072, "this test", "2026")
-SPARSE = Model(
-    "sparse", "Sparse", 116.2, 36, 2880, 4096, 36_864, 131_072, "this test", "2026",
-    active_b=5.1, expert_b=114.7, experts=128, experts_per_token=4, window_share=0.5, window_tokens=128,
-)  # fmt: skip
-PAIR = Serving(GPU, DENSE, 2, "fp8", 77.0, kv_bytes=1.0, jitter_sigma=0.0)
-TIGHT = replace(PAIR, machine=replace(GPU, memory_gb=44.5))  # the weights and some 12,000 tokens
-MIXED = Serving(GPU, SPARSE, 2, "fp4", 88.0, jitter_sigma=0.0)
-FAST = Serving(WAFER, SPARSE, 4, "fp4", 13.49, slots=36, prefill_tok_s=15_000, jitter_sigma=0.0)
-DRAFTING = replace(MIXED, speculation=Speculation(3, 0.824, 0.965))
-CAREFUL = replace(TIGHT, reserves_answers=True)
-WHOLE = replace(TIGHT, whole_prompts=True)
-SERVINGS = {
-    "pair": PAIR, "tight": TIGHT, "mixed": MIXED, "fast": FAST,
-    "drafting": DRAFTING, "careful": CAREFUL, "whole": WHOLE,
-}  # fmt: skip
-
-each_serving = pytest.mark.parametrize("serving", SERVINGS.values(), ids=SERVINGS)
-
-
-def trace(engine: Engine) -> list[Step]:
-    """Make steps until there is nothing to do."""
-    steps = []
-    while (step := engine.step(0)) is not None:
-        steps.append(step)
-        assert len(steps) < 200_000
-    return steps
-
-
-def loop(serving: Serving, users: int, prompt: int, output: int, rounds: int = 4) -> Run:
-    lengths = uniform_lengths(prompt, output, 1.0, 1)
-    return closed_loop(Engine(serving, 1), all_at_once(users, lengths), lengths, users * rounds)
-
-
-def pace(run: Run) -> float:
-    """Tokens per second and user."""
-    return 1e9 / fmean(record.tpot_ns for record in run.records if record.tpot_ns is not None)
-
-
-def throughput(run: Run) -> float:
-    return sum(record.ask.output_tokens for record in run.records) / run.ends_ns * 1e9
+from webapp.simulator.virtual import Arrival, closed_loop, run_virtual, spread_out, uniform_lengths
 
 
 def test_an_idle_engine_has_nothing_to_do() -> None:
@@ -69,14 +32,6 @@ def test_a_step_begins_when_it_is_asked_for_or_when_the_last_one_ends() -> None:
     assert second is not None
     assert first.began_ns == 1_000
     assert second.began_ns == first.ends_ns
-
-
-@pytest.mark.parametrize("sigma", [0.0, 0.05])
-def test_the_parts_of_a_step_make_its_time(sigma: float) -> None:
-    engine = Engine(replace(PAIR, jitter_sigma=sigma))
-    engine.submit(Ask(1, 5000, 30))
-    engine.submit(Ask(2, 3000, 30))
-    assert all(sum(step.split) == step.ends_ns - step.began_ns for step in trace(engine))
 
 
 def test_a_prompt_costs_what_the_worked_example_says() -> None:
@@ -224,22 +179,6 @@ def test_windowed_layers_take_less_room() -> None:
     assert engine.kv_used == 0.5 * 1000 + 0.5 * 128
 
 
-@pytest.mark.parametrize("prompt", [20, 127, 128, 129, 400])
-@pytest.mark.parametrize("serving", [MIXED, DRAFTING], ids=["plain", "drafting"])
-def test_the_running_sums_equal_a_recount(serving: Serving, prompt: int) -> None:
-    engine = Engine(serving, 7)
-    lengths = {1: prompt, 2: prompt + 1}
-    for number, tokens in lengths.items():
-        engine.submit(Ask(number, tokens, 300))
-    context = dict.fromkeys(lengths, 0)
-    while (step := engine.step(0)) is not None:
-        for key, tokens in step.emitted:
-            context[key] = lengths[key] if key in step.started else context[key] + tokens
-        for key in step.finished:
-            del context[key]
-        assert engine.kv_used == sum(SPARSE.resident(tokens) for tokens in context.values())
-
-
 def test_a_wafer_keeps_its_pace_up_to_its_slots_and_then_shares_it() -> None:
     alone, full, double = (pace(loop(FAST, users, 20, 400)) for users in (1, 36, 72))
     assert alone == pytest.approx(1e6 / (36 * 13.49), rel=0.001)
@@ -259,89 +198,9 @@ def test_a_prompt_passes_a_wafer_at_its_rate_and_disturbs_nobody() -> None:
     assert {step.split for step in steps if 1 in dict(step.emitted)} == {steps[0].split}
 
 
-@each_serving
-def test_the_same_seed_gives_the_same_trace_and_another_one_not(serving: Serving) -> None:
-    def run(seed: int) -> list[Step]:
-        engine = Engine(replace(serving, jitter_sigma=0.02), seed)
-        for number in range(5):
-            engine.submit(Ask(number, 200 + number, 40))
-        return trace(engine)
-
-    assert run(1) == run(1)
-    assert run(1) != run(2)
-
-
-def test_jitter_does_not_change_the_pace() -> None:
-    calm, noisy = pace(loop(PAIR, 4, 100, 1000)), pace(loop(replace(PAIR, jitter_sigma=0.05), 4, 100, 1000))
-    assert noisy == pytest.approx(calm, rel=0.005)
-
-
-def test_times_of_a_request_add_up() -> None:
-    engine = Engine(replace(PAIR, max_sequences=1))
-    engine.submit(Ask(1, 500, 20, arrived_ns=0))
-    engine.submit(Ask(2, 500, 20, arrived_ns=0))
-    steps = trace(engine)
-    times = engine.time_of(2)
-    assert times.queue_ns == engine.time_of(1).prefill_ns + engine.time_of(1).decode_ns
-    assert times.queue_ns + times.prefill_ns + times.decode_ns == steps[-1].ends_ns
-    assert sum(times.split) == times.prefill_ns + times.decode_ns
-
-
-@pytest.mark.parametrize("slug", ["h100x2-llama-70b", "wse3-llama-70b", "h100x2-gpt-oss-120b"])
-def test_the_parts_of_every_requests_time_sum_to_it_under_load(slug: str) -> None:
-    # Twice as many as fit, so that some wait and some are preempted; prompts of others come in between.
-    serving = load_all()[slug].serving
-    engine = Engine(serving)
-    tokens = int(engine.kv_capacity / serving.model.resident(1) / 12)
-    asks = [Ask(number, max(1, tokens // (2 + number % 3)), 40) for number in range(60)]
-    for ask in asks:
-        engine.submit(ask)
-    steps = trace(engine)
-    assert any(step.preempted for step in steps) or engine.time_of(59).queue_ns > 0
-    for ask in asks:
-        times = engine.time_of(ask.id)
-        assert sum(times.split) == times.prefill_ns + times.decode_ns
-        last_ns = next(step.ends_ns for step in reversed(steps) if ask.id in dict(step.emitted))
-        assert times.queue_ns + sum(times.split) == last_ns
-
-
 def test_an_unknown_request_has_no_times() -> None:
     with pytest.raises(KeyError):
         Engine(PAIR).time_of(4)
-
-
-@each_serving
-@settings(deadline=None, max_examples=40)
-@given(data=st.data())
-def test_tokens_are_conserved_and_the_cache_never_overflows(serving: Serving, data: st.DataObject) -> None:
-    """Whatever comes and goes: everyone gets exactly their tokens, once, and KV stays within its capacity."""
-    engine = Engine(serving, 1)
-    most = engine.kv_capacity // 2
-    asks = data.draw(st.lists(st.tuples(st.integers(1, min(most, 9000)), st.integers(1, 300)), min_size=1, max_size=12))
-    produced: Counter[int] = Counter()
-    cancelled, finished = set(), []
-    coming = [Ask(number, prompt, output) for number, (prompt, output) in enumerate(asks)]
-    while coming or engine.running or engine.waiting:
-        if coming and (not engine.running or data.draw(st.booleans())):
-            engine.submit(coming.pop(0))
-        elif engine.running and len(cancelled) < 3 and data.draw(st.integers(0, 40)) == 0:
-            key = data.draw(st.integers(0, len(asks) - 1))
-            if key not in finished and key < len(asks) - len(coming):
-                cancelled.add(key)
-                engine.cancel(key)
-        for _ in range(data.draw(st.sampled_from([1, 1, 30]))):
-            step = engine.step(0)
-            if step is None:
-                break
-            produced.update(dict(step.emitted))
-            finished += step.finished
-            assert 0 <= engine.kv_used <= engine.kv_capacity
-            assert step.ends_ns > step.began_ns
-            assert min(step.split) >= 0
-    assert engine.kv_used == 0
-    assert sorted(finished) == [key for key in range(len(asks)) if key not in cancelled]
-    assert all(produced[key] == asks[key][1] for key in finished)
-    assert all(produced[key] < asks[key][1] for key in cancelled)
 
 
 def test_cancelling_frees_slot_and_cache_at_once_and_twice_is_once() -> None:
@@ -355,40 +214,6 @@ def test_cancelling_frees_slot_and_cache_at_once_and_twice_is_once() -> None:
     assert engine.kv_used <= before - 4000
     assert engine.running + engine.waiting == 2
     assert all(1 not in dict(step.emitted) for step in trace(engine))
-
-
-@pytest.mark.parametrize("serving", [PAIR, MIXED, FAST], ids=["dense", "sparse", "wafer"])
-@settings(deadline=None, max_examples=8)
-@given(users=st.integers(1, 60), prompt=st.integers(10, 3000), output=st.integers(50, 200))
-def test_more_users_never_raise_the_pace_of_one(serving: Serving, users: int, prompt: int, output: int) -> None:
-    few, many = loop(serving, users, prompt, output, 3), loop(serving, 2 * users, prompt, output, 3)
-    assert pace(many) <= pace(few) * 1.001
-
-
-@pytest.mark.parametrize("serving", [PAIR, MIXED, FAST], ids=["dense", "sparse", "wafer"])
-def test_throughput_does_not_fall_before_saturation(serving: Serving) -> None:
-    rates = [throughput(loop(serving, users, 500, 200)) for users in (1, 2, 4, 8, 16, 32, 64)]
-    assert all(later >= 0.99 * earlier for earlier, later in pairwise(rates))
-
-
-@each_serving
-def test_littles_law_holds(serving: Serving) -> None:
-    """Mean requests in the system = arrival rate × mean time in it, over a run that begins and ends empty."""
-    engine = Engine(replace(serving, jitter_sigma=0.02), 5)
-    arrivals = [Arrival(number * 40_000_000, 300 + number % 7 * 100, 60 + number % 5 * 10) for number in range(400)]
-    area, last = 0.0, 0
-
-    def watch(step: Step) -> None:
-        nonlocal area, last
-        came = sum(last < arrival.at_ns <= step.ends_ns for arrival in arrivals)
-        inside = engine.running + engine.waiting + len(step.finished)
-        area += inside * (step.ends_ns - last) + came * (step.ends_ns - last) / 2
-        last = step.ends_ns
-
-    run = run_virtual(engine, arrivals, watch=watch)
-    in_system = area / run.ends_ns
-    rate, stay = len(arrivals) / run.ends_ns, fmean(record.e2e_ns for record in run.records)
-    assert in_system == pytest.approx(rate * stay, rel=0.02)
 
 
 def test_a_closed_loop_keeps_its_users_to_the_end() -> None:
