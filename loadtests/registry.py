@@ -67,6 +67,7 @@ class Registry:
         self.pages: WeakSet[Page] = WeakSet()
         self.begun = 0
         self._most = _share(plan.max_requests, worker, workers)
+        self._claimed = 0  # of those, by requests that are about to begin
         self._users: dict[str, int] = {}
         self._slo = plan.limits()
         self._ended: deque[tuple[Exchange, str, StreamError | None]] = deque()
@@ -116,8 +117,17 @@ class Registry:
             return True
         return self.started.is_set() and now_ns() - self.t0_ns >= self.plan.duration_s * NS_PER_S
 
+    def claim(self, requests: int) -> bool:
+        """Set aside some of this process's share for requests that leave together; False where fewer are left, and
+        then no more are to come."""
+        self.exhausted = self.exhausted or self.begun + self._claimed + requests > self._most
+        if not self.exhausted:
+            self._claimed += requests
+        return not self.exhausted
+
     def started_one(self, exchange: Exchange) -> None:
         self.begun += 1
+        self._claimed = max(0, self._claimed - 1)
         self.active.add(exchange)
 
     def ended_one(self, exchange: Exchange, outcome: str, error: StreamError | None = None) -> None:

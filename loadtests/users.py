@@ -187,7 +187,7 @@ class PairUser(User):
         registry.started.wait()
         self.ready_ns = max(self.ready_ns, registry.t0_ns, now_ns())
         sleep_until(self.ready_ns)
-        if registry.over:
+        if registry.over or not registry.claim(len(self.dialogues)):
             raise StopUser()
         first = self.dialogues[0]
         pair = first.number * 1_000_000 + first.place

@@ -163,6 +163,15 @@ def test_a_run_ends_when_it_has_asked_as_often_as_it_may(
     assert results.summary["duration_s"] < 30
 
 
+def test_pairs_keep_within_what_a_run_may_ask_and_stay_whole(tmp_path: Path, reference: Reference) -> None:
+    targets = [(slug, reference.url, f"ref-500x5+{number}ms") for slug, number in (("one", 71), ("other", 72))]
+    more = {"users": 4, "max_requests": 7, "duration_s": 60.0}
+    results = run(tmp_path, plan(*targets, mode="pairs", mix="fixed:20/5", **more))
+    assert results.summary["ended"] == "complete"
+    assert [len(reference.streams(model)) for _, _, model in targets] == [3, 3]
+    assert results.summary["duration_s"] < 30
+
+
 @pytest.mark.parametrize("mode", ["users", "pairs"])
 def test_a_backend_that_refuses_at_once_is_asked_again_after_a_breath_and_nobody_is_late_for_that(
     mode: str, tmp_path: Path
