@@ -151,6 +151,7 @@ async def test_a_page_that_reads_nothing_does_not_slow_its_neighbour(
         await stalled.attach(flood)
         await stalled.send("run", prompt="Hello")
         async with open_here(steady) as page:
+            await eventually(lambda: asked(upstream), "the flood was asked for")
             await eventually(lambda: asked(upstream)[0].finished_ns, "the flood was read though nobody looked")
             # The same gaps as written, to 2 ms in the middle, at least once: a busy machine is late by itself.
             for measurement in measurements():
