@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from threading import Thread
 
 import orjson
 import pytest
@@ -10,6 +12,8 @@ from django.test import Client
 
 from tests.web.load_runs import finished
 from webapp.models import LoadRun
+from webapp.services import load
+from webapp.services.owners import owner_of
 
 pytestmark = pytest.mark.usefixtures("rows")
 
@@ -32,6 +36,18 @@ def test_a_slider_that_asks_for_no_number_is_told_so(wish: dict[str, str]) -> No
 def test_a_slider_of_a_run_that_has_ended_is_told_so() -> None:
     reply = Client().post(f"/load/{finished(10).id}/steer/", {"users": "3"})
     assert (reply.status_code, reply.json()["error"]) == (409, "This load run is not going on any more.")
+
+
+def test_a_run_is_not_deleted_before_it_has_ended_which_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, elsewhere = finished(10), finished(10, owner=owner_of(os.getppid()))
+    monkeypatch.setitem(load._threads, here.id, Thread())
+    LoadRun.objects.filter(id=elsewhere.id).update(state=LoadRun.State.RUNNING)
+    for run in (here, elsewhere):
+        reply = Client().post(f"/load/{run.id}/delete/")
+        assert reply.status_code == 409
+        assert "This load run is still going on; stop it first." in reply.content.decode()
+        assert f'href="/load/{run.id}/"' in reply.content.decode()
+    assert LoadRun.objects.count() == 2
 
 
 def test_progress_says_the_step_that_is_under_way_with_its_attainment_and_those_before(tmp_path: Path) -> None:

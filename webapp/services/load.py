@@ -121,8 +121,9 @@ def latest(run: LoadRun) -> dict[str, Any]:
 
 
 def delete(run: LoadRun) -> None:
-    """Remove a run that has ended, with its files where they are ours to remove."""
-    if run.id in _running:
+    """Remove a run that has ended, with its files where they are ours to remove. Raises Refusal while it goes on."""
+    elsewhere = run.state == LoadRun.State.RUNNING and run.owner != OWNER and not is_gone(run.owner)
+    if run.id in _threads or elsewhere:  # a thread goes on until the results are kept
         raise Refusal("This load run is still going on; stop it first.")
     folder = Path(run.folder)
     if folder.is_relative_to((settings.VAR_DIR / "loads").resolve()):

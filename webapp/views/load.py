@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST, require_safe
 
@@ -143,10 +143,12 @@ def stop(request: HttpRequest, run_id: str) -> HttpResponse:
 @require_POST
 @may_load
 def delete(request: HttpRequest, run_id: str) -> HttpResponse:
+    run = _run(run_id)
     try:
-        load.delete(_run(run_id))
+        load.delete(run)
     except Refusal as refused:
-        raise PermissionDenied(str(refused)) from None
+        context = {"nav": "load", "why": str(refused), "url": reverse("load-run", args=[run.id])}
+        return render(request, "load/refused.html", context, status=HTTPStatus.CONFLICT)
     return redirect("load")
 
 
