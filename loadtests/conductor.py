@@ -65,6 +65,7 @@ class Conductor:
     def on_test_start(self, **_: Any) -> None:
         if self.is_worker:
             return  # told by message, which is there first
+        self.environment.process_exit_code = None
         lead_s = LEAD_S if isinstance(self._runner, MasterRunner) else LONE_LEAD_S
         start_s = time.time() + lead_s  # noqa: TID251 (a wall clock: workers may live on other hosts)
         try:
@@ -73,8 +74,9 @@ class Conductor:
         except (ValueError, OSError) as error:
             log.error("not started: %s", error)
             self.environment.process_exit_code = NOT_RUN
-            gevent.spawn(self._quit)
-            return
+            if not plain.serves_ui(self.environment):
+                gevent.spawn(self._quit)
+            raise gevent.GreenletExit from None  # Locust's start ends here: users would come who have nowhere to go
         if isinstance(self._runner, MasterRunner):
             workers = [worker.id for worker in self._runner.clients.all]
             data = {"plan": orjson.dumps(plan.as_data()), "start_s": start_s, "workers": len(workers)}

@@ -6,12 +6,18 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
 
 from tests.live import ROOT, LiveApp, free_port
 from tests.loadtests.generator import END_S, Results, measured_in, plan, run, start, until
+from webapp.services.children import answers
 
 BACKEND = "wse3-llama-70b"
+LOCUST = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py"]
 
 
 def events_of_locust(log: str) -> int:
@@ -109,7 +115,7 @@ def test_what_the_server_says_of_itself_shows_that_it_stops_when_users_leave(tmp
 
 
 def test_plain_locust_works_with_workers(tmp_path: Path, live_app: LiveApp) -> None:
-    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "-H", live_app.url, "--headless"]
+    command = [*LOCUST, "-H", live_app.url, "--headless"]
     port = str(free_port())
     command += ["-u", "2", "-r", "10", "-t", "5s", "--processes", "2", "--master-bind-port", port]
     command += ["--master-port", port, "--backend", BACKEND, "--mix", "fixed:20/10", "--out", str(tmp_path)]
@@ -123,10 +129,48 @@ def test_plain_locust_works_with_workers(tmp_path: Path, live_app: LiveApp) -> N
     assert results.live[-1]["users"] == 2
 
 
-def test_plain_locust_ends_at_once_where_it_cannot_be_run_and_says_why(live_app: LiveApp) -> None:
-    command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "-H", live_app.url, "--headless"]
-    command += ["-u", "1", "-t", "30s", "--backend", BACKEND, "--mix", "mud"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=END_S)
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-H", "http://127.0.0.1:9", "--backend", BACKEND, "--mix", "mud"], "There is no mix 'mud'"),
+        (["-H", "http://127.0.0.1:9"], "http://127.0.0.1:9/v1/models lists no models"),
+        ([], "Say where: -H http://127.0.0.1:8000"),
+        (["--processes", "2"], "Say where: -H http://127.0.0.1:8000"),
+    ],
+)
+def test_plain_locust_ends_at_once_where_it_cannot_be_run_and_says_why(arguments: list[str], sentence: str) -> None:
+    port = str(free_port())
+    command = [*LOCUST, "--headless", "-u", "1", "-t", "30s", "--master-bind-port", port, "--master-port", port]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=END_S)
     assert done.returncode == 2
-    assert "not started: There is no mix 'mud'" in done.stderr
+    assert done.stderr.count(f"not started: {sentence}") == 1
     assert "Traceback" not in done.stderr
+    assert "Ramping" not in done.stderr, "nobody was brought for it"
+
+
+def test_locusts_own_page_says_what_it_was_not_told_and_starts_once_it_is(tmp_path: Path, live_app: LiveApp) -> None:
+    port, log = free_port(), tmp_path / "log"
+    command = [*LOCUST, "--web-host", "127.0.0.1", "--web-port", str(port), "--backend", BACKEND]
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=output, stdin=subprocess.DEVNULL)
+    try:
+        assert until(lambda: answers(f"http://127.0.0.1:{port}/"))
+        press(port, "swarm", host="")
+        assert until(lambda: "not started: Say where" in log.read_text())
+        press(port, "swarm", host=live_app.url)
+        assert until(lambda: "All users spawned" in log.read_text())
+        press(port, "stop")
+        press(port, "swarm", host="http://127.0.0.1:9", backend="")
+        assert until(lambda: "lists no models" in log.read_text())
+        process.terminate()
+        assert process.wait(END_S) == 2
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in log.read_text()
+
+
+def press(port: int, button: str, **fields: str) -> None:
+    """Press a button of Locust's own page."""
+    form = urlencode({"user_count": 1, "spawn_rate": 1, **fields}).encode()
+    urllib.request.urlopen(f"http://127.0.0.1:{port}/{button}", form, timeout=30).close()
