@@ -32,10 +32,11 @@ async def upstream() -> AsyncIterator[Upstream]:
         yield upstream
 
 
-@pytest.fixture
-def behind(page: Page, line: Line) -> Stage:
-    """The page behind a line that can be cut."""
-    return Stage(page, line.url)
+@pytest_asyncio.fixture(loop_scope="session")
+async def behind(page: Page, line: Line) -> AsyncIterator[Stage]:
+    """The page behind a line that can be cut; it is closed before the line is, and asks nothing of nobody."""
+    yield Stage(page, line.url)
+    await page.close()
 
 
 def watch(page: Page) -> list[dict[str, object]]:
