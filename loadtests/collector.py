@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class Collector:
         self.plan, self.t0_ns, self.started_at = plan, t0_ns, started_at
         self.stats = LoadStats(plan.window, plan.limits())
         self.watch = Watch()
-        self.pairing = Pairing(plan.slugs) if len(plan.slugs) > 1 and plan.mode != "users" else None
+        self.pairing = Pairing(plan.slugs) if plan.is_paired else None
         self._recently = Recently()
         self._running: dict[str, Mapping[str, list[int]]] = {}
         self._begun: dict[str, int] = {}
@@ -50,6 +49,7 @@ class Collector:
         self._requests = self._live = None
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
+            _write(out / "start.json", orjson.dumps(self._start))
             self._requests = open(out / "requests.jsonl", "wb")  # noqa: SIM115 (closed in `finish`)
             self._live = open(out / "live.jsonl", "wb")  # noqa: SIM115
 
@@ -151,10 +151,8 @@ class Collector:
             self.watch,
             ended=ended,
             elapsed_ns=self._elapsed_ns(ended),
-            started_at=self.started_at,
-            t0_ns=self.t0_ns,
-            versions=VERSIONS,
             servers=self._servers,
+            **self._start,
         )
         if self.pairing is not None:
             found["pairs"] = self.pairing.verdicts()
@@ -165,16 +163,16 @@ class Collector:
             found["exit_code"] = found["exit_code"] or 4
         return found
 
+    @property
+    def _start(self) -> dict[str, Any]:
+        """What stands in the summary and is known from the start: written at once, for a run that is killed."""
+        return {"versions": VERSIONS, "started_at": self.started_at, "t0_ns": self.t0_ns}
+
     def _elapsed_ns(self, ended: str) -> int:
         """Return how long the run has lasted: one with nothing left to ask before its time, as long as its answers."""
         at_ns = self.now_ns
         early = ended == COMPLETE and at_ns < self.plan.duration_s * 1e9
         return min(at_ns, self.stats.last) if early else at_ns
-
-    def _vllm(self, measured_s: float) -> bytes:
-        """Return one line per backend, as `vllm bench serve --append-result` writes them."""
-        date = datetime.fromtimestamp(self.started_at, UTC).strftime("%Y%m%d-%H%M%S")
-        return b"".join(orjson.dumps(one) + b"\n" for one in vllmbench.results(self.plan, self.stats, measured_s, date))
 
     def finish(self, ended: str, lost: int = 0) -> dict[str, Any]:
         """Write the summary, close the files and return it."""
@@ -186,7 +184,8 @@ class Collector:
         if self._out is not None:
             charts = loadsummary.chart_data(self.plan, self.stats, self._series)
             _write(self._out / "charts.json", orjson.dumps(charts))
-            _write(self._out / "vllm.json", self._vllm(found["measured_s"]))
+            vllm = vllmbench.results(self.plan, self.stats, found["measured_s"], self.started_at)
+            _write(self._out / "vllm.json", vllm)
             _write(self._out / "summary.json", orjson.dumps(found, option=orjson.OPT_INDENT_2))
         return found
 

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 from django.conf import settings
 
@@ -17,6 +18,7 @@ from tests.live import LiveApp
 from tests.loadtests.conftest import Reference
 from tests.loadtests.generator import END_S, group_of, until
 from webapp.core.loadplan import Plan, Target
+from webapp.core.paired import FEW
 from webapp.models import Backend, LoadRun
 from webapp.services import load, loadjob, loadplans, loadprocess, loadreport
 from webapp.services.loadhost import whereabouts
@@ -51,8 +53,26 @@ def test_a_killed_generator_leaves_its_partial_results_and_says_so(rows: None, r
     assert row.state == LoadRun.State.INTERRUPTED
     assert row.summary["backends"]["ref"]["requests"]["ok"] > 0
     assert row.exit_code == 4
+    assert row.summary["versions"]["locust"] == row.summary["backends"]["ref"]["versions"]["locust"] != ""
+    assert row.created_at.timestamp() < row.summary["started_at"] < row.ended_at.timestamp()
+    vllm = orjson.loads((Path(run.folder) / "vllm.json").read_bytes())
+    assert vllm["completed"] == row.summary["backends"]["ref"]["requests"]["ok"]
     assert "ended before its time" in loadreport.verdict(row.summary)
     assert "Interrupted" in row.note
+
+
+def test_a_killed_paired_comparison_keeps_its_differences(rows: None, reference: Reference) -> None:
+    one, other = (
+        Target(slug, reference.url, f"ref-200x5+{number}ms") for slug, number in (("one", 73), ("other", 123))
+    )
+    run = load.start(replace(endless(reference, ""), kind="ab", mode="pairs", targets=(one, other)).checked())
+    assert until(lambda: load.latest(run).get("pairs", [{"n": 0}])[0]["n"] >= FEW)
+    group = LoadRun.objects.get(id=run.id).group
+    assert group is not None
+    loadprocess.kill_group(group, signal.SIGKILL)
+    assert load.wait(run.id, END_S)
+    pairs = LoadRun.objects.get(id=run.id).summary["pairs"]
+    assert [(pair["figure"], pair["result"]) for pair in pairs][:2] == [("ttft", "A faster"), ("e2e", "A faster")]
 
 
 def test_a_run_is_followed_and_stopped(rows: None, reference: Reference) -> None:

@@ -128,6 +128,11 @@ class Plan:
     def is_series(self) -> bool:
         return self.kind in SERIES
 
+    @property
+    def is_paired(self) -> bool:
+        """Whether every question goes to all backends at the same instant, to be compared pair by pair."""
+        return len(self.targets) > 1 and self.mode != "users"
+
     def step(self, target: Target, load: float) -> Plan:
         """Return the run of one backend at one load that is a part of this series."""
         alone = replace(self, kind="run", targets=(target,), loads=())

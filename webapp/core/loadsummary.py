@@ -13,6 +13,7 @@ from webapp.core.histogram import Histogram
 from webapp.core.loadplan import SERIES, Plan
 from webapp.core.loadrecord import record_from_data
 from webapp.core.loadstats import BackendStats, LoadStats, exit_code
+from webapp.core.paired import Pairing
 from webapp.core.servermetrics import ServerWatch
 
 COMPLETE, STOPPED, INTERRUPTED = "complete", "stopped", "interrupted"
@@ -113,17 +114,24 @@ def together(reasons: Mapping[str, Sequence[str]]) -> list[str]:
     return shared + own
 
 
-def rebuilt(plan: Plan, lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], LoadStats]:
-    """Return the summary of a run that was killed, from the records that it had written.
+def rebuilt(
+    plan: Plan, lines: Iterable[Mapping[str, Any]], start: Mapping[str, Any]
+) -> tuple[dict[str, Any], LoadStats]:
+    """Return the summary of a run that was killed, from what it had written: its records, and at its `start` the
+    `versions`, `started_at` and `t0_ns` of `summarise`.
 
     What the generator saw of itself is lost with it, so its verdict is about the lateness of requests only.
     """
     stats = LoadStats(plan.window, plan.limits())
+    pairing = Pairing(plan.slugs) if plan.is_paired else None
     for line in lines:
-        stats.add(record_from_data(line))
-    found = summarise(
-        plan, stats, Watch(), ended=INTERRUPTED, elapsed_ns=stats.last, started_at=0.0, t0_ns=0, versions={}
-    )
+        record = record_from_data(line)
+        stats.add(record)
+        if pairing is not None and plan.window.holds(record.intended):
+            pairing.add(line)
+    found = summarise(plan, stats, Watch(), ended=INTERRUPTED, elapsed_ns=stats.last, **start)
+    if pairing is not None:
+        found["pairs"] = pairing.verdicts()
     return found, stats
 
 

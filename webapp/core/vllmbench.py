@@ -6,8 +6,11 @@ text, not the first message. Standard deviations are taken from histograms, with
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from math import sqrt
 from typing import Any
+
+import orjson
 
 from webapp.core.histogram import Histogram
 from webapp.core.loadplan import Plan
@@ -16,9 +19,11 @@ from webapp.core.loadstats import LoadStats
 FIGURES = {"ttft": "ttft", "tpot": "tpot", "itl": "icl", "e2el": "e2e"}
 
 
-def results(plan: Plan, stats: LoadStats, measured_s: float, date: str) -> list[dict[str, Any]]:
-    """Return one result per backend; `date` as vLLM writes it, YYYYMMDD-HHMMSS."""
-    return [_result(plan, stats, place, measured_s, date) for place in range(len(plan.targets))]
+def results(plan: Plan, stats: LoadStats, measured_s: float, started_at: float) -> bytes:
+    """Return one line per backend, as `vllm bench serve --append-result` writes them; `started_at` is Unix time, s."""
+    date = datetime.fromtimestamp(started_at, UTC).strftime("%Y%m%d-%H%M%S")
+    found = [_result(plan, stats, place, measured_s, date) for place in range(len(plan.targets))]
+    return b"".join(orjson.dumps(one) + b"\n" for one in found)
 
 
 def _result(plan: Plan, stats: LoadStats, place: int, measured_s: float, date: str) -> dict[str, Any]:

@@ -21,7 +21,10 @@ from django.conf import settings
 from webapp.core.loadplan import Plan
 
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
-LEFT = ("control.json", "summary.json", "charts.json", "vllm.json", "requests.jsonl", "live.jsonl", "report.html")
+LEFT = (
+    "control.json", "start.json", "summary.json", "charts.json", "vllm.json", "requests.jsonl", "live.jsonl",
+    "report.html",
+)  # fmt: skip
 STOP_S, TERM_S, KILL_S = 4.0, 4.0, 2.0
 
 

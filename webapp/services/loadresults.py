@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from webapp.core import loadplan
+from webapp.core import loadplan, vllmbench
 from webapp.core.loadplan import Plan
 from webapp.core.loadsummary import INTERRUPTED, chart_data, rebuilt
 from webapp.services import loadsearch
@@ -78,11 +78,12 @@ def last_words(folder: Path) -> str:
 
 def _rebuilt(folder: Path, plan: Plan) -> tuple[dict[str, Any], dict[str, Any], bool]:
     """Make a run's results from the requests that it had recorded."""
-    lines = read_lines(folder / "requests.jsonl")
-    if not lines:
+    start, lines = _read(folder / "start.json"), read_lines(folder / "requests.jsonl")
+    if not start or not lines:
         return {}, {}, False
-    summary, stats = rebuilt(plan, lines)
+    summary, stats = rebuilt(plan, lines, start)
     charts = chart_data(plan, stats, read_lines(folder / "live.jsonl"))
+    (folder / "vllm.json").write_bytes(vllmbench.results(plan, stats, summary["measured_s"], start["started_at"]))
     (folder / "charts.json").write_bytes(orjson.dumps(charts))
     (folder / "summary.json").write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     return summary, charts, True
