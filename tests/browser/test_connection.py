@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import orjson
-import pytest
 import pytest_asyncio
 from playwright.async_api import Page, WebSocket
 

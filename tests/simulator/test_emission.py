@@ -15,7 +15,7 @@ BOOK = load_book()
 ARRIVED_NS = 10_000_000_000
 API_NS = 5_000_000
 STEP_NS = 500_000
-TIMES = RequestTimes(queue_ns=0, prefill_ns=1_000_000, decode_ns=0, split=Split(1, 2, 3, 4, 5, 6))
+TIMES = RequestTimes(ARRIVED_NS + API_NS, queue_ns=0, prefill_ns=1_000_000, decode_ns=0, split=Split(1, 2, 3, 4, 5, 6))
 
 
 class Reader:
@@ -174,7 +174,7 @@ def test_the_parts_of_time_info_are_those_of_the_engine_and_its_times_add_up() -
     play = Play()
     play.run()
     info = play.events[-2]["time_info"]
-    assert info["parts"] == {
+    assert {name: s for name, s in info["parts"].items() if name != "hand_out"} == {
         "overhead": 1e-9,
         "weights": 2e-9,
         "kv": 3e-9,
@@ -185,6 +185,47 @@ def test_the_parts_of_time_info_are_those_of_the_engine_and_its_times_add_up() -
     total = sum(info[f"{name}_time"] for name in ("api", "queue", "prompt", "completion"))
     assert total == pytest.approx(info["total_time"])
     assert info["api_time"] == API_NS / 1e9
+
+
+def test_what_is_in_the_front_end_is_sent_when_it_is_due_and_no_sooner() -> None:
+    play = Play(max_tokens=4)
+    due_ns = [play.due_ns + place * STEP_NS for place in range(4)]
+    while not play.step():
+        pass
+    for place, at_ns in enumerate(due_ns):
+        play.stream.flush(at_ns - 1)
+        assert (len(sims(play.events)), play.ended) == (place, 0)
+        play.stream.flush(at_ns)
+    assert (len(sims(play.events)), play.ended) == (4, 1)
+    assert [truth["sent_ns"] for truth in sims(play.events)] == due_ns
+
+
+def test_who_reads_again_gets_nothing_that_is_in_the_front_end_still() -> None:
+    play = Play(max_tokens=4)
+    first_ns = play.due_ns
+    play.step()
+    play.reader.full = True
+    play.stream.flush(first_ns)
+    while not play.step():
+        pass
+    play.reader.full = False
+    assert play.later.pass_to(first_ns + STEP_NS) is None
+    assert (len(sims(play.events)), play.ended) == (2, 0)
+    play.stream.flush(first_ns + 3 * STEP_NS)
+    assert (len(sims(play.events)), play.ended) == (4, 1)
+
+
+def test_a_whole_answer_is_over_when_its_last_token_has_left_the_front_end() -> None:
+    ended: list[bool] = []
+    collection = collected(lambda: ended.append(True), max_tokens=2)
+    due_ns = ARRIVED_NS + API_NS
+    for place in range(2):
+        collection.feed(1, due_ns + place)
+    collection.finish(TIMES)
+    collection.flush(due_ns)
+    assert not ended
+    collection.flush(due_ns + 1)
+    assert ended
 
 
 def test_a_client_that_does_not_read_is_left_alone_and_then_gets_everything() -> None:

@@ -6,8 +6,9 @@ from statistics import fmean
 import pytest
 
 from webapp.simulator.engine import Engine, Split, Step
+from webapp.simulator.front_end import FrontEnd
 from webapp.simulator.profile import load_all
-from webapp.simulator.virtual import Arrival, FrontEnd, Run, all_at_once, closed_loop, run_virtual, uniform_lengths
+from webapp.simulator.virtual import Arrival, Run, all_at_once, closed_loop, run_virtual, uniform_lengths
 
 SERVING = replace(load_all()["h100-llama-8b"].serving, jitter_sigma=0.0)
 REQUEST_NS, TOKEN_NS, OUTPUT = 2_000_000, 100_000, 200

@@ -5,6 +5,7 @@ import pytest
 from webapp.simulator.costs import Split
 from webapp.simulator.engine import RequestTimes, Step
 from webapp.simulator.metrics import TTFT_S, Histogram, Metrics, compact, prometheus
+from webapp.simulator.sequence import Timing
 
 MS = 1_000_000
 SPLIT = Split(4 * MS, 3 * MS, 2 * MS, 0, 1 * MS, 0)
@@ -89,9 +90,13 @@ def test_a_late_step_is_shown_at_once_for_a_second_at_least_and_not_after_a_paus
     assert shown(9010) == 0
 
 
+def timing(queue_ms: float, first_ms: float, last_ms: float) -> Timing:
+    return Timing(0, int(first_ms * MS), int(last_ms * MS), RequestTimes(0, int(queue_ms * MS), 0, 0, SPLIT))
+
+
 def test_every_line_is_of_the_text_format_and_every_figure_is_described() -> None:
     metrics = busy(10)
-    metrics.answered(RequestTimes(5 * MS, 20 * MS, 90 * MS, SPLIT), "stop", tokens=10, api_ns=25 * MS)
+    metrics.answered(timing(5, 50, 140), "stop", tokens=10)
     text = prometheus({"one": Source(metrics), "two": Source(Metrics())}, 100 * MS)
     assert text.endswith("\n")
     described = set(re.findall(r"^# TYPE (\S+) (?:gauge|counter|histogram)$", text, re.MULTILINE))
@@ -122,13 +127,13 @@ def test_every_line_is_of_the_text_format_and_every_figure_is_described() -> Non
 )
 def test_the_figures_carry_vllms_names(line: str) -> None:
     metrics = busy(10)
-    metrics.answered(RequestTimes(5 * MS, 20 * MS, 90 * MS, SPLIT), "stop", tokens=10, api_ns=25 * MS)
+    metrics.answered(timing(5, 50, 140), "stop", tokens=10)
     assert line in prometheus({"m": Source(metrics)}, 100 * MS).splitlines()
 
 
 def test_an_answer_of_one_token_has_no_time_per_token() -> None:
     metrics = Metrics()
-    metrics.answered(RequestTimes(0, MS, 0, SPLIT), "length", tokens=1, api_ns=0)
+    metrics.answered(timing(0, 1, 1), "length", tokens=1)
     assert sum(metrics.ttft_s.counts) == 1
     assert sum(metrics.tpot_s.counts) == 0
 

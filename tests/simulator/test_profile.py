@@ -122,6 +122,7 @@ def test_power_is_that_of_all_devices() -> None:
         ("prefill_tok_s", 0),
         ("prefill_tok_s", 5e-324),
         ("api_ms", -1),
+        ("token_us", 1e6),
         ("devices", 1.5),
         ("devices", 0),
         ("chunk_tokens", 0),

@@ -34,9 +34,10 @@ async def test_time_info_agrees_with_the_due_times(client: aiohttp.ClientSession
     assert info["prompt_time"] == pytest.approx(0.0005)  # one pass, in which 4 tokens at 10,000 a second fit
 
 
-async def test_the_parts_of_time_info_sum_to_the_time_that_passed() -> None:
-    # Jitter, a front end, one slot: the second request waits for the first.
-    crowded = profile(jitter_sigma=0.05, api_sigma=0.2, max_sequences=1)
+@pytest.mark.parametrize("token_us", [0.0, 700.0])
+async def test_the_parts_of_time_info_sum_to_the_time_that_passed(token_us: float) -> None:
+    # Jitter, a front end (one that cannot keep up with the steps of 500 µs, too), one slot: the second request waits.
+    crowded = profile(jitter_sigma=0.05, api_sigma=0.2, max_sequences=1, token_us=token_us)
     runner = build_runner({crowded.slug: crowded}, load_book())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -51,3 +52,4 @@ async def test_the_parts_of_time_info_sum_to_the_time_that_passed() -> None:
         assert passed == pytest.approx(info["total_time"], abs=1e-6)
         assert sum(info["parts"].values()) == pytest.approx(info["prompt_time"] + info["completion_time"], abs=1e-6)
     assert max(info["queue_time"] for info in infos) > 0.001
+    assert all((info["parts"].get("hand_out", 0) > 0.001) == bool(token_us) for info in infos)

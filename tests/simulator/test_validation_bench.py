@@ -7,12 +7,13 @@ import pytest
 
 from tests.simulator.measured import CATALOGUE, line, rows_of
 from webapp.simulator.engine import Engine
+from webapp.simulator.front_end import FrontEnd
 from webapp.simulator.hardware import Serving
 from webapp.simulator.validation import bench
 from webapp.simulator.validation.bench import Way, expect
 from webapp.simulator.validation.published import mean_step_ns
 from webapp.simulator.validation.rows import Row, serving_of
-from webapp.simulator.virtual import FrontEnd, all_at_once, closed_loop, normal_lengths, uniform_lengths
+from webapp.simulator.virtual import all_at_once, closed_loop, normal_lengths, uniform_lengths
 
 WAVES, AT_ONCE = 8, 64  # users over what the recipe of these rows lets in
 

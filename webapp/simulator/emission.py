@@ -5,20 +5,20 @@ does not read is owed its tokens, a few bytes each; the words are made when it r
 """
 
 from array import array
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from webapp.core.truth import Emitted
 from webapp.simulator import faults_events as odd
-from webapp.simulator.engine import RequestTimes
 from webapp.simulator.faults import Ending, Framing
 from webapp.simulator.reply import Chunk, Gatherer, Reply
 from webapp.simulator.request import Asked, BadRequest
+from webapp.simulator.sequence import RequestTimes, Timing
 from webapp.simulator.wire import (
     DONE,
     StreamEncoder,
-    Timing,
     completion,
     error_event,
     time_info_of,
@@ -56,7 +56,7 @@ class Answering:
         return Gatherer(self.reply, self.asked.profile.chunk_tokens, self.asked.fault.after_tokens)
 
     def timing(self, first_ns: int, last_ns: int, times: RequestTimes) -> Timing:
-        return Timing(self.api_ns, first_ns, last_ns, times)
+        return Timing(self.arrived_ns, first_ns, last_ns, times)
 
 
 class Sink(Protocol):
@@ -104,7 +104,9 @@ class Stream:
         self._open = True
 
     def feed(self, count: int, due_ns: int) -> bool:
-        """Take the tokens of a step that ended at `due_ns`; return whether the text is over."""
+        """Take the tokens of a step, due at `due_ns` or still in the front end until then; return whether the text is
+        over.
+        """
         if self._full_since_ns is not None:
             self._owed.extend((due_ns, count))
             return False
@@ -115,16 +117,21 @@ class Stream:
         self.times = times
 
     def flush(self, now_ns: int) -> None:
-        """Write what has been fed; after `finish`, the end as well."""
+        """Write what has been fed and is due; after `finish`, the end as well."""
         if self._full_since_ns is not None or not self._open:
             return
         if self._sink.full:
             self._full_since_ns = now_ns
             self._later(now_ns + RETRY_NS, self._retry)
             return
-        if self._chunks:
-            self._late_ns = max(self._late_ns, now_ns - self._answering.arrived_ns - self._chunks[0].due_ns)
-        self._write(now_ns)
+        if chunks := self._due(now_ns):
+            self._late_ns = max(self._late_ns, now_ns - self._answering.arrived_ns - chunks[0].due_ns)
+        self._write(chunks, now_ns)
+
+    def timing(self) -> Timing:
+        """Return when the answer was due, once it is finished."""
+        assert self.times is not None
+        return self._answering.timing(self._first_ns, self._last_ns, self.times)
 
     def fail(self, message: str) -> None:
         """Say that the engine will not answer."""
@@ -147,9 +154,19 @@ class Stream:
         self._chunks += gatherer.take(count, relative_ns)
         return gatherer.over
 
-    def _write(self, now_ns: int) -> None:
-        events = self._text(now_ns) if self._chunks else []
-        over = self.times is not None and not self._owed
+    def _due(self, now_ns: int) -> list[Chunk]:
+        """Take out the chunks that are due: all, unless some are in the front end still."""
+        chunks, passed_ns = self._chunks, now_ns - self._answering.arrived_ns
+        if not chunks or chunks[-1].due_ns <= passed_ns:
+            self._chunks = []
+            return chunks
+        due = bisect_right(chunks, passed_ns, key=lambda chunk: chunk.due_ns)
+        self._chunks = chunks[due:]
+        return chunks[:due]
+
+    def _write(self, chunks: Sequence[Chunk], now_ns: int) -> None:
+        events = self._text(chunks, now_ns) if chunks else []
+        over = self.times is not None and not self._owed and not self._chunks
         if over:
             events += self._tail()
         if events:
@@ -158,21 +175,20 @@ class Stream:
         if over:
             self._end()
 
-    def _text(self, now_ns: int) -> list[bytes]:
+    def _text(self, chunks: Sequence[Chunk], now_ns: int) -> list[bytes]:
         encoder, events = self._encoder, []
         if encoder is None:
             encoder = self._begin()
             events.append(encoder.role(self._answering.arrived_ns))
-            self._emitted = now_ns, self._chunks[0].tokens
+            self._emitted = now_ns, chunks[0].tokens
         self._last_sent_ns = now_ns
         inserted = self._answering.asked.fault.inserted
-        for chunk in self._chunks:
+        for chunk in chunks:
             events.append(encoder.chunk(chunk, now_ns))
             if inserted:
                 self._sent += 1
                 if self._sent == INSERT_AFTER:
                     events.append(inserted)
-        self._chunks.clear()
         return events
 
     def _begin(self) -> StreamEncoder:
@@ -195,7 +211,7 @@ class Stream:
         for at in range(0, min(len(owed), 2 * BURST), 2):
             self._take(owed[at + 1], owed[at])
         del owed[: 2 * BURST]
-        self._write(now_ns)
+        self._write(self._due(now_ns), now_ns)
         if owed:
             return now_ns
         self._full_since_ns = None
@@ -231,7 +247,7 @@ class Stream:
         if self._emitted is not None:
             first_sent_ns, first_tokens = self._emitted
             emitted = Emitted(answering.arrived_ns, first_sent_ns, self._last_sent_ns, first_tokens, self._late_ns)
-        time_info = time_info_of(answering.timing(self._first_ns, self._last_ns, self.times), emitted)
+        time_info = time_info_of(self.timing(), emitted)
         counts = answering.asked.include_usage
         events.append(encoder.finish(answering.reply.finish_reason, {} if counts else {"time_info": time_info}))
         if counts:
@@ -261,8 +277,13 @@ class Collection:
         self.times = times
 
     def flush(self, now_ns: int) -> None:
-        if self.times is not None:
+        if self.times is not None and now_ns - self._answering.arrived_ns >= self._last_ns:
             self._done()
+
+    def timing(self) -> Timing:
+        """Return when the answer was due, once it is finished."""
+        assert self.times is not None
+        return self._answering.timing(self._first_ns, self._last_ns, self.times)
 
     def fail(self, message: str) -> None:
         self._message = message
@@ -276,5 +297,4 @@ class Collection:
         at = self._answering
         if self.times is None:
             raise BadRequest(self._message, status=500)
-        timing = at.timing(self._first_ns, self._last_ns, self.times)
-        return completion(at.asked, at.identity, at.created, at.reply, self._chunks, timing)
+        return completion(at.asked, at.identity, at.created, at.reply, self._chunks, self.timing())

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from webapp.simulator.engine import RequestTimes, Split, Step
+from webapp.simulator.engine import Split, Step
+from webapp.simulator.sequence import Timing
 
 WINDOW_NS = 1_000_000_000
 PARTS = tuple(name.removesuffix("_ns") for name in Split._fields)
@@ -77,13 +78,13 @@ class Metrics:
             window.parts_ns[place] += part_ns
             self.parts_ns[place] += part_ns
 
-    def answered(self, times: RequestTimes, reason: str, tokens: int, api_ns: int) -> None:
+    def answered(self, timing: Timing, reason: str, tokens: int) -> None:
         """Count an answer that has come to its end."""
         self.count(reason)
-        self.queue_s.add(times.queue_ns / 1e9)
-        self.ttft_s.add((api_ns + times.queue_ns + times.prefill_ns) / 1e9)
+        self.queue_s.add(timing.times.queue_ns / 1e9)
+        self.ttft_s.add(timing.first_ns / 1e9)
         if tokens > 1:
-            self.tpot_s.add(times.decode_ns / (tokens - 1) / 1e9)
+            self.tpot_s.add(timing.completion_ns / (tokens - 1) / 1e9)
 
     def count(self, reason: str) -> None:
         """Count an ending: "stop", "length", or "abort" where the client left."""

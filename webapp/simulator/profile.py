@@ -85,6 +85,7 @@ class Profile:
     status: str
     confidence: str
     api_sigma: float = 0.1  # of the log of api_ms
+    token_us: float = 0.0  # work of a front end of one process for a token; 0: nobody waits in it
     chunk_tokens: int = 1  # tokens in one streamed chunk
     reasoning_field: str = ""  # name of the delta field; "" for a model that does not reason
     reasoning_tokens: int = 0  # about; thoughts end with a whole sentence

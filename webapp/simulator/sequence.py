@@ -44,15 +44,46 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RequestTimes:
-    """Where the time of one request went so far, ns.
+    """When a request reached the engine, and where its time went since, ns.
 
     `split` sums the parts of the steps since it was admitted, so that it sums to `prefill_ns` + `decode_ns`.
     """
 
+    arrived_ns: int
     queue_ns: int
     prefill_ns: int
     decode_ns: int
     split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When an answer was due, ns: its request's arrival, its first and last token from then on, the engine's view."""
+
+    arrived_ns: int
+    first_ns: int
+    last_ns: int
+    times: RequestTimes
+
+    @property
+    def api_ns(self) -> int:
+        """From its arrival until it reached the engine: the front end's time, with what it waited there."""
+        return self.times.arrived_ns - self.arrived_ns
+
+    @property
+    def prompt_ns(self) -> int:
+        """From a slot to the first token."""
+        return self.first_ns - self.api_ns - self.times.queue_ns
+
+    @property
+    def completion_ns(self) -> int:
+        """From the first token to the last."""
+        return self.last_ns - self.first_ns
+
+    @property
+    def hand_out_ns(self) -> int:
+        """What the last token waited in the front end after its step."""
+        return self.prompt_ns + self.completion_ns - self.times.prefill_ns - self.times.decode_ns
 
 
 class Sequence:
@@ -87,7 +118,8 @@ class Sequence:
         """Return where its time went until `now_ns`, when the engine's totals are `totals`."""
         arrived_ns, now_ns = self.ask.arrived_ns, self.done_ns if self.done_ns >= 0 else now_ns
         if self.before is None:
-            return RequestTimes(max(0, now_ns - arrived_ns), 0, 0, NOTHING)
+            return RequestTimes(arrived_ns, max(0, now_ns - arrived_ns), 0, 0, NOTHING)
         first_ns = self.first_ns if self.first_ns >= 0 else max(now_ns, self.admitted_ns)
         parts = Split(*(late - early for early, late in zip(self.before, totals, strict=True)))
-        return RequestTimes(self.admitted_ns - arrived_ns, first_ns - self.admitted_ns, now_ns - first_ns, parts)
+        queue_ns, prefill_ns = self.admitted_ns - arrived_ns, first_ns - self.admitted_ns
+        return RequestTimes(arrived_ns, queue_ns, prefill_ns, now_ns - first_ns, parts)

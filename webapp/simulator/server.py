@@ -14,7 +14,7 @@ import orjson
 from aiohttp import HttpVersion11, web
 
 from webapp.simulator.answers import AnswerBook
-from webapp.simulator.driver import Driver, api_ns
+from webapp.simulator.driver import Driver, api_ns, front_end
 from webapp.simulator.emission import Answering, Collection, Stream
 from webapp.simulator.engine import Engine
 from webapp.simulator.faults import Ending, Fault, Framing
@@ -70,8 +70,8 @@ class Simulator:
         """Give every engine its clock for as long as the server runs."""
         pacer = app[PACER] = Pacer(asyncio.get_running_loop(), most_lead_ns=LEAD_NS)
         app[DRIVERS] = {
-            slug: Driver(engine, pacer, Metrics(), self._profiles[slug].serving.max_sequences)
-            for slug, engine in self._engines.items()
+            slug: Driver(engine, pacer, Metrics(), profile.serving.max_sequences, front_end(profile))
+            for (slug, engine), profile in zip(self._engines.items(), self._profiles.values(), strict=True)
         }
         yield
         pacer.close()
@@ -157,12 +157,15 @@ async def _answer(answering: Answering, driver: Driver, listen: Callable[[Callab
     ask_id = driver.submit(due_ns, answering.asked.prompt_tokens, answering.tokens, listener)
     try:
         await over
+    except asyncio.CancelledError:  # the client has left
+        driver.metrics.count("abort")
+        raise
     finally:
         listener.close()
         driver.cancel(ask_id)
     if listener.times is not None:
         reply = answering.reply
-        driver.metrics.answered(listener.times, reply.finish_reason, reply.tokens, answering.api_ns)
+        driver.metrics.answered(listener.timing(), reply.finish_reason, reply.tokens)
     return listener
 
 

@@ -55,6 +55,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "jitter_sigma": (0, 1),
     "api_ms": (0, 60_000),
     "api_sigma": (0, 1),
+    "token_us": (0, 100_000),
     "tok_s": (0.1, 20_000),
     "users": (1, 1_000_000),
     "chunk_tokens": (1, 256),

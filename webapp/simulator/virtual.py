@@ -5,13 +5,14 @@ answered. Pure: no clock, no I/O.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from itertools import count
 from random import Random
 
 from webapp.simulator.engine import Ask, Engine, Step
+from webapp.simulator.front_end import FrontEnd
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,34 +56,6 @@ class Run:
     records: list[Record] = field(default_factory=list)
     steps: int = 0
     ends_ns: int = 0
-
-
-@dataclass(slots=True)
-class FrontEnd:
-    """One process between the users and the engine, which takes requests in and hands tokens out one after another.
-
-    Whatever comes while it is busy waits. It is to be told of requests and steps in the order of their times.
-    """
-
-    request_ns: int = 0  # its work for a request
-    token_ns: int = 0  # its work for a token
-    _free_ns: int = 0
-
-    def take_in(self, at_ns: int) -> int:
-        """Return when a request that comes at `at_ns` reaches the engine."""
-        self._free_ns = max(self._free_ns, at_ns) + self.request_ns
-        return self._free_ns
-
-    def hand_out(self, step: Step) -> Mapping[int, int]:
-        """Return, by ask id, when the step's tokens are out. Empty: all when it ends, as there is no work to do."""
-        if not self.token_ns:
-            return {}
-        self._free_ns = max(self._free_ns, step.ends_ns)
-        out_ns = {}
-        for ask_id, tokens in step.emitted:
-            self._free_ns += self.token_ns * tokens
-            out_ns[ask_id] = self._free_ns
-        return out_ns
 
 
 Follow = Callable[[Record], Arrival | None]

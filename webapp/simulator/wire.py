@@ -5,33 +5,23 @@ JSON encoding of its own text only.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 
 from webapp.core.truth import BLOCK, Emitted
-from webapp.simulator.engine import RequestTimes
 from webapp.simulator.faults import FAULTS
 from webapp.simulator.profile import Profile
 from webapp.simulator.reply import Chunk, Reply
 from webapp.simulator.request import Asked, BadRequest
 from webapp.simulator.request_fields import CHAT, TEXT
+from webapp.simulator.sequence import Timing
 
 DONE = b"data: [DONE]\n\n"
 
 _OBJECTS = {CHAT: ("chat.completion", "chat.completion.chunk"), TEXT: ("text_completion", "text_completion")}
 _IDS = {CHAT: "chatcmpl", TEXT: "cmpl"}
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When an answer was due, ns: the front end's time, the first and last token (from arrival), the engine's view."""
-
-    api_ns: int
-    first_ns: int
-    last_ns: int
-    times: RequestTimes
 
 
 def answer_id(shape: str, token: str) -> str:
@@ -108,17 +98,19 @@ def time_info_of(timing: Timing, emitted: Emitted | None = None) -> dict[str, An
     """Return the machine's own times in seconds, named as Cerebras' API names them, and where they went.
 
     api + queue + prompt + completion = total, and `parts` sum to prompt + completion: they divide the steps since the
-    request was admitted. A step is shared, so the parts of two requests overlap. `emitted` is what a client can hold
-    its own clock against.
+    request was admitted, and name what its last token waited in the front end after them. A step is shared, so the
+    parts of two requests overlap. `emitted` is what a client can hold its own clock against.
     """
-    queue_ns = timing.times.queue_ns
+    parts = {name.removesuffix("_ns"): part_ns / 1e9 for name, part_ns in timing.times.split._asdict().items()}
+    if timing.hand_out_ns:
+        parts["hand_out"] = timing.hand_out_ns / 1e9
     info: dict[str, Any] = {
-        "queue_time": queue_ns / 1e9,
-        "prompt_time": (timing.first_ns - timing.api_ns - queue_ns) / 1e9,
-        "completion_time": (timing.last_ns - timing.first_ns) / 1e9,
+        "queue_time": timing.times.queue_ns / 1e9,
+        "prompt_time": timing.prompt_ns / 1e9,
+        "completion_time": timing.completion_ns / 1e9,
         "total_time": timing.last_ns / 1e9,
         "api_time": timing.api_ns / 1e9,
-        "parts": {name.removesuffix("_ns"): part / 1e9 for name, part in timing.times.split._asdict().items()},
+        "parts": parts,
     }
     if emitted is not None:
         info[BLOCK] = asdict(emitted)

@@ -25,6 +25,7 @@ WORDS = {
     "communication": "between chips",
     "sequences": "work per sequence",
     "overhead": "fixed work",
+    "hand_out": "handing tokens out",
 }
 LEAST_SHARE = 0.005  # what rounds to 0 % explains nothing
 NAMED = 2  # in the summary

@@ -14,10 +14,10 @@ from statistics import fmean
 
 from webapp.simulator.costs import kv_capacity
 from webapp.simulator.engine import Ask, Engine, Refused
+from webapp.simulator.front_end import FrontEnd
 from webapp.simulator.hardware import Serving
 from webapp.simulator.validation.rows import Row
 from webapp.simulator.virtual import (
-    FrontEnd,
     Lengths,
     Record,
     all_at_once,
@@ -42,8 +42,8 @@ class Way:
     `in_step`: users who started together stay so, and only stable windows were measured. `answers`: all began at once,
     and so many answers were counted, from the first on. `deviations`: prompts and answers have normally distributed
     lengths with these standard deviations. `speeds`: the pace is 1 ÷ the mean of the answers' speeds. `token_us`: one
-    process took requests in and handed tokens out. Its work for a token was so much, that for a request half of
-    `api_ms`, the front-end time; the other half made nobody else wait, and who had seen an answer asked again.
+    process took requests in and handed tokens out, with so much work for a token (`FrontEnd`). What is left of
+    `api_ms`, the front-end time, made nobody else wait, and who had seen an answer asked again.
     """
 
     in_step: bool = False
@@ -104,9 +104,9 @@ def _measured(row: Row, serving: Serving, way: Way) -> tuple[float, float]:
 def _from_the_start(row: Row, serving: Serving, answers: int, seed: int = 1, way: Way = USUAL) -> list[Record]:
     """Let all begin at once, and return the first answers."""
     lengths = _lengths(row, seed, way)
-    half_ns = int(way.api_ms * 1e6 / 2)
-    front = FrontEnd(half_ns, int(way.token_us * 1e3))
-    return closed_loop(Engine(serving), all_at_once(row.users, lengths), lengths, answers, half_ns, front=front).records
+    front = FrontEnd.of(way.api_ms, way.token_us)
+    rest_ns = int(way.api_ms * 1e6) - front.request_ns
+    return closed_loop(Engine(serving), all_at_once(row.users, lengths), lengths, answers, rest_ns, front=front).records
 
 
 def _steady(row: Row, serving: Serving) -> tuple[float, float]:

@@ -84,7 +84,7 @@ def _result(path: Path, profiles: Mapping[str, Profile]) -> Result:
         serving = replace(profile.serving, jitter_sigma=0.0, **part.get("override", {}))
         rows = [dict(zip(part["columns"], row, strict=True)) for row in part["rows"]]
         if part["load"] == "loop":
-            compared += [_compared(part, row, serving, profile.api_ms) for row in rows]
+            compared += [_compared(part, row, serving, profile) for row in rows]
         else:
             points += _LOADS[part["load"]](part, rows, serving)
     return Result(
@@ -101,7 +101,7 @@ def _result(path: Path, profiles: Mapping[str, Profile]) -> Result:
     )
 
 
-def _compared(part: Mapping[str, Any], line: Mapping[str, Any], serving: Serving, api_ms: float) -> Compared:
+def _compared(part: Mapping[str, Any], line: Mapping[str, Any], serving: Serving, profile: Profile) -> Compared:
     """Predict a row that was measured in a closed loop."""
     serving = replace(serving, max_sequences=max(serving.max_sequences, line["users"]))
     row = Row(
@@ -121,17 +121,18 @@ def _compared(part: Mapping[str, Any], line: Mapping[str, Any], serving: Serving
         recipe=NOTHING_KNOWN,
         mark="",
     )
-    way = _way(part, api_ms)
+    way = _way(part, profile)
     result = expect(row, serving, way)
-    ttft_ms = None if result.ttft_ms is None else result.ttft_ms + api_ms - way.api_ms
+    ttft_ms = None if result.ttft_ms is None else result.ttft_ms + profile.api_ms - way.api_ms
     fitted = line["users"] in part.get("fitted_users", ())
     return Compared(row, result.tpot_ms, ttft_ms, result.kv_share, fitted)
 
 
-def _way(part: Mapping[str, Any], api_ms: float) -> Way:
+def _way(part: Mapping[str, Any], profile: Profile) -> Way:
     deviations = (part["prompt_deviation"], part["output_deviation"]) if "prompt_deviation" in part else None
     way = Way(part.get("in_step", False), part.get("answers"), deviations, part.get("speeds", False))
-    return replace(way, api_ms=api_ms, token_us=part["token_us"]) if "token_us" in part else way
+    followed = way.in_step or way.answers is not None  # by each user from the start, as the front end wants it
+    return replace(way, api_ms=profile.api_ms, token_us=profile.token_us) if followed and profile.token_us else way
 
 
 def _points(compared: Sequence[Compared]) -> list[Point]:
