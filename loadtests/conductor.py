@@ -10,10 +10,12 @@ import logging
 import os
 import signal
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gevent  # type: ignore[import-untyped]
+import locust.argument_parser
 import locust.runners
 import orjson
 from locust.env import Environment
@@ -238,6 +240,9 @@ def install(environment: Environment, plan: Plan | None, out: Path | None) -> Co
     hooks.test_stop.add_listener(conductor.on_test_stop)
     hooks.quitting.add_listener(conductor.on_quitting)
     if isinstance(runner, WorkerRunner):
+        # Locust works this out anew for each of its options whenever users come: 70 ms in which no token is read and no
+        # heartbeat is sent, for want of which a busy host's workers were taken for lost.
+        locust.argument_parser.default_args_dict = cache(locust.argument_parser.default_args_dict)
         runner.register_message(START, conductor.on_start_message)
         runner.register_message(STEER, conductor.on_steer_message)
         runner.register_message(STOP, conductor.on_stop_message)

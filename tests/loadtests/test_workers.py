@@ -19,7 +19,7 @@ from loadtests.exchange import Exchange, Job
 from loadtests.registry import Registry
 from tests.live import ROOT, free_port
 from tests.loadtests.conftest import Reference
-from tests.loadtests.generator import END_S, Results, plan, prepare, start
+from tests.loadtests.generator import END_S, Results, plan, prepare, run, start
 from webapp.clock import now_ns
 from webapp.core.loadplan import Plan, Target
 from webapp.core.mixes import Question
@@ -135,6 +135,18 @@ def test_two_runs_of_several_processes_at_once_do_not_mix(tmp_path: Path, refere
         results = Results(folder, code)
         assert results.code in (0, 4), results.log
         assert len(results.records) == len(reference.streams(model)) == 8
+
+
+def test_users_who_come_one_by_one_take_no_more_of_a_generator_than_users_who_come_at_once(
+    tmp_path: Path, reference: Reference
+) -> None:
+    def cores(name: str, **more: Any) -> float:
+        target = ("ref", reference.url, "ref-50x20+4ms")
+        results = run(tmp_path / name, plan(target, users=8, mix="fixed:20/20", duration_s=3.0, workers=2, **more))
+        assert results.block("ref")["requests"]["ok"] > 8
+        return float(results.summary["generator"]["cpu_cores"])
+
+    assert cores("one by one", ramp_s=2.5) < 2 * cores("at once"), "what Locust does for each of them stops the reading"
 
 
 def test_workers_keep_the_caps_together(tmp_path: Path, reference: Reference) -> None:
