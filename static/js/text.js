@@ -10,7 +10,8 @@ const CHAPTER_BLOCKS = 5;
 const FRAME_CHARS = 16000; // per lane and frame: a backlog from a hidden tab is caught up without a long frame
 const NEAR_END = 24;       // px: about a line
 const UPWARD = new Set(["ArrowUp", "PageUp", "Home"]);
-const HAND_FRAMES = 30;    // half a second of display frames: as long as a turn of the wheel glides
+const DOWNWARD = new Set(["ArrowDown", "PageDown", "End", " "]);
+const HAND_FRAMES = 60;    // a second of display frames: longer than a turn of the wheel or a key glides
 
 function append(host, name) {
   const element = document.createElement("span");
@@ -187,20 +188,30 @@ export class Follow {
     this.settled = false;
     this.top = 0;    // where the scroller was last seen or put
     this.ends = [];  // the text's heights at the last frames' ends, oldest first
+    this.down = 0;   // for how many frames more what a hand has set going downward may glide on
     scroller.addEventListener("scroll", () => this.moved(), { passive: true });
     scroller.addEventListener("keydown", ({ key }) => this.pressed(key));
+    scroller.addEventListener("wheel", ({ deltaY }) => { this.down = deltaY > 0 ? HAND_FRAMES : 0; }, { passive: true });
+    scroller.addEventListener("pointerdown", () => { this.down = 0; });
     new ResizeObserver(() => { if (this.on && this.settled) this.settle(); }).observe(scroller);
   }
 
   /** A key scrolls by gliding: held to its end meanwhile, the scroller would not set out. */
   pressed(key) {
-    if (UPWARD.has(key) && this.top > 0) this.on = false;
+    if (UPWARD.has(key)) {
+      this.down = 0;
+      if (this.top > 0) this.on = false;
+    } else if (DOWNWARD.has(key)) {
+      this.down = HAND_FRAMES;
+    }
+    if (key === "End") this.on = true; // whichever end it is by the time the glide is there
   }
 
   moved() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     const below = (height) => height - scrollTop - clientHeight;
-    if (scrollTop < this.top - 1) this.on = below(scrollHeight) < 1; // a text grown shorter is at its end still
+    const left = scrollTop < this.top - 1 && !this.down; // a glide to an older end, held at the new one, falls back to it
+    if (left) this.on = below(scrollHeight) < 1; // a text grown shorter is at its end still
     else if (scrollTop > this.top + 1) this.on ||= below(Math.min(scrollHeight, ...this.ends)) < NEAR_END;
     this.top = scrollTop;
   }
@@ -209,6 +220,7 @@ export class Follow {
     this.settled = true;
     this.ends.push(this.scroller.scrollHeight);
     if (this.ends.length > HAND_FRAMES) this.ends.shift();
+    this.down = Math.max(0, this.down - 1);
     if (!this.on) return;
     this.scroller.scrollTop = this.ends.at(-1);
     this.top = this.scroller.scrollTop;

@@ -160,6 +160,13 @@ async def test_text_can_be_left_and_followed_again_by_keys(reader: Reader) -> No
         assert await reader.follows(), "it follows again once they are back"
 
 
+@pytest.mark.parametrize("hand", ['KeyboardEvent("keydown", {key: "End"})', 'WheelEvent("wheel", {deltaY: 100})'])
+async def test_what_is_left_of_a_glide_to_the_end_does_not_leave_it(reader: Reader, hand: str) -> None:
+    fallen_back = f"(pane) => {{ pane.dispatchEvent(new {hand}); pane.scrollTop -= 60; }}"
+    await reader.pane.evaluate(fallen_back)
+    assert await reader.follows()
+
+
 async def test_a_models_words_can_do_nothing_on_the_page(stage: Stage, backend: Backends, upstream: Upstream) -> None:
     asked: list[str] = []
     stage.page.on("request", lambda request: asked.append(request.url))
