@@ -14,6 +14,11 @@ WATCH_SHIFTS = """
     .observe({type: "layout-shift"});
 }
 """
+# How many lines of an answer have room. Above it stands what a load test of this server has to say, if there is one.
+LINES = """
+(all) => all.map((one) =>
+  (one.previousElementSibling.offsetHeight + one.clientHeight) / parseFloat(getComputedStyle(one).lineHeight))
+"""
 WARN_OFTEN = """
 () => {
   for (let i = 0; i < 9; i += 1) {
@@ -53,6 +58,17 @@ async def test_four_lanes_fit_one_window(stage: Stage, width: int, height: int) 
     assert await stage.page.evaluate("document.documentElement.scrollHeight - innerHeight") <= 0
     heights = await stage.page.eval_on_selector_all(".lane", "(all) => all.map((one) => one.offsetHeight)")
     assert len(set(heights)) == 1
+
+
+async def test_answers_and_a_verdicts_details_have_room_in_a_low_window(stage: Stage) -> None:
+    await stage.page.set_viewport_size({"width": 1280, "height": 720})
+    await stage.open(FAST, SLOW, "wse3-gpt-oss-120b", "b200-gpt-oss-120b", max_tokens=40)
+    await stage.race()
+    texts = await stage.page.eval_on_selector_all(".lane-text", LINES)
+    assert min(texts) >= 6
+    await stage.page.evaluate(WARN_OFTEN)
+    details = stage.page.locator(".verdict-details")
+    assert await details.evaluate("(words) => words.scrollWidth - words.clientWidth") <= 0, "nothing is cut off"
 
 
 async def test_many_warnings_take_a_second_line(stage: Stage) -> None:

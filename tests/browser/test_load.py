@@ -24,6 +24,7 @@ IN_COLOURS = """
 """
 
 
+LINES = "(all) => all.map((one) => one.clientHeight / parseFloat(getComputedStyle(one).lineHeight))"
 MARKS_IN_SIGHT = """
 () => [...document.querySelectorAll(".lane")].every((lane) => {
   const mark = lane.querySelector(".lane-load").getBoundingClientRect();
@@ -131,6 +132,8 @@ async def test_the_drawer_stays_below_four_lanes_whatever_their_servers_say(stag
         assert lanes["y"] + lanes["height"] <= load["y"], f"at {width} × {height}"
         assert await page.evaluate(MARKS_IN_SIGHT), f"at {width} × {height}"
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        texts = await page.eval_on_selector_all(".lane-text", LINES)
+        assert min(texts) >= 5, f"answers can be read at {width} × {height}"
     await drawer.stop()
 
 
