@@ -32,6 +32,24 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (f"figures = {'[' * 5000}{']' * 5000}", "file holds values too deep inside each other"),
+        (f"devices = {'9' * 5000}", "file holds a number of too many digits"),
+        (f"devices = {'9' * 4000}", "devices must lie between 1 and 100,000, not a number of so many digits"),
+        (f"devices = 0x{'f' * 5000}", "devices must lie between 1 and 100,000, not a number of so many digits"),
+    ],
+    ids=["nested", "unread", "decimal", "hexadecimal"],
+)
+def test_a_file_that_no_sane_hand_wrote_is_refused_in_a_sentence(tmp_path: Path, line: str, sentence: str) -> None:
+    kept = TOML.format(machine="h200").replace("devices = 4\n", "" if line.startswith("devices") else "devices = 4\n")
+    (tmp_path / "mine.toml").write_text(f"{line}\n{kept}", encoding="utf-8")
+    with pytest.raises(ProfileError) as refused:
+        load_all(tmp_path)
+    assert str(refused.value) == f"mine.toml: {sentence}"
+
+
 def test_a_folder_without_profiles_and_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match=r"\*\.toml is missing"):
         load_all(tmp_path)

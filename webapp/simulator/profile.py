@@ -253,6 +253,10 @@ def _decoded(path: Path) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ProfileError(path.name, "file", f"is not TOML: {problem}") from None
+    except RecursionError:
+        raise ProfileError(path.name, "file", "holds values too deep inside each other") from None
+    except ValueError:  # Python reads no decimal number of more than 4,300 digits
+        raise ProfileError(path.name, "file", "holds a number of too many digits") from None
     except OSError as problem:
         raise ProfileError(path.name, "file", f"cannot be read: {problem.strerror}") from None
     if "slug" in table:

@@ -1,6 +1,5 @@
 """Turn a decoded TOML table into a dataclass, or say which entry is wrong and what it should be. Pure."""
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
@@ -76,6 +75,8 @@ LEAST: Mapping[str, float] = {
     "prefill_tok_s": 1.0,
 }
 
+MOST_WRITTEN = 10**24  # a longer number is not repeated in an error
+
 
 class ProfileError(ValueError):
     """A file that cannot be used; `field` is the name of the entry at fault."""
@@ -141,8 +142,13 @@ def _number(where: str, name: str, whole: bool, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise ProfileError(where, name, f"must be {'a whole number' if whole else 'a number'}")
     low, high = RANGES[name]
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ProfileError(where, name, f"must lie between {low:,.10g} and {high:,.10g}, not {value}")
+    if not low <= value <= high:  # nor is NaN
+        raise ProfileError(where, name, f"must lie between {low:,.10g} and {high:,.10g}, not {_written(value)}")
     if value and value < LEAST.get(name, low):
         raise ProfileError(where, name, f"must be 0 or at least {LEAST[name]:g}, not {value}")
     return value
+
+
+def _written(value: float) -> str:
+    """Return a number as it can stand in a sentence: a whole one may have any number of digits."""
+    return str(value) if isinstance(value, float) or abs(value) < MOST_WRITTEN else "a number of so many digits"
