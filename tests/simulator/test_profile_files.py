@@ -104,3 +104,15 @@ def test_a_file_that_names_itself_is_refused(tmp_path: Path, place: str) -> None
     path.write_text(f'slug = "wse3-llama-8b"\n{TOML.format(machine="h200")}', encoding="utf-8")
     with pytest.raises(ProfileError, match=r"mine\.toml: slug is the file's name"):
         load_all(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["foo/mine.toml", "served/old/mine.toml", "Served/mine.toml"])
+def test_a_file_that_lies_where_nothing_is_read_is_refused_with_its_place(tmp_path: Path, place: str) -> None:
+    (tmp_path / "other.toml").write_text(TOML.format(machine="h200"), encoding="utf-8")
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    path.write_text(TOML.format(machine="h200"), encoding="utf-8")
+    with pytest.raises(ProfileError) as refused:
+        load_all(tmp_path)
+    sentence = "file is not read there: only at the top and in machines, models, served"
+    assert str(refused.value) == f"{Path(place)}: {sentence}"

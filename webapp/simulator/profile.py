@@ -54,6 +54,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 _SERVING = frozenset(Serving.__dataclass_fields__)
+_FOLDERS = ("machines", "models", "served")
 _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a model's name; + and @ after it ask for a fault and for a pace
 
 
@@ -155,15 +156,25 @@ def slug_of(path: Path) -> str:
 
 def load_all(folder: Path | None = None) -> dict[str, Profile]:
     """Read every profile, the shipped ones and those of `folder`, keyed by slug, the fastest first. Raises ProfileError
-    where one is wrong, or `folder` holds none.
+    where one is wrong or lies where nothing is read, or `folder` holds none.
     """
-    if folder is not None and not any([*folder.glob("*.toml"), *folder.glob("*/*.toml")]):
-        raise ProfileError(str(folder), "*.toml", "is missing: a profile is such a file")
+    if folder is not None:
+        _check_places(folder)
     folders = [PROFILE_DIR, *([folder] if folder else [])]
     catalogue = Catalogue.load(*folders)
     paths = {slug: path for each in folders for slug, path in _named(each).items()}
     found = sorted((load(path, catalogue) for path in paths.values()), key=lambda profile: -profile.tok_s)
     return {profile.slug: profile for profile in found}
+
+
+def _check_places(folder: Path) -> None:
+    """Raise ProfileError where a folder of one's own holds no files, or one that would never be read."""
+    places = [path.relative_to(folder) for path in sorted(folder.rglob("*.toml"))]
+    if not places:
+        raise ProfileError(str(folder), "*.toml", "is missing: a profile is such a file")
+    for place in places:
+        if len(place.parts) > 1 and str(place.parent) not in _FOLDERS:
+            raise ProfileError(str(place), "file", f"is not read there: only at the top and in {', '.join(_FOLDERS)}")
 
 
 def _named(folder: Path) -> dict[str, Path]:
