@@ -149,6 +149,15 @@ def test_an_endpoint_is_probed_over_its_socket_and_written_as_a_profile(tmp_path
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(("model", "machine"), [("wse3-gpt-oss-120b", "b200"), ("b200-gpt-oss-120b", "wse-3")])
+def test_a_simulated_backend_may_be_probed_as_another_kind_of_machine(tmp_path: Path, model: str, machine: str) -> None:
+    url = "http://127.0.0.1:9/v1"  # nobody listens there
+    Backend.objects.create(slug="mine", label="Mine", kind="openai", model=model, base_url=url, badge="SIMULATED")
+    with pytest.raises(CommandError, match="mine: "):
+        call_command("calibrate", backend="mine", out=tmp_path / "x.toml", machine=machine)
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -137,6 +137,11 @@ def test_a_wrong_entry_is_refused_with_its_name(field: str, value: Any) -> None:
     assert str(refused.value).startswith(f"wrong.toml: {field} ")
 
 
+GPU_TABLE = {
+    **{name: value for name, value in TABLE.items() if name not in ("slots", "prefill_tok_s", "max_sequences")},
+    "machine": "h100",
+    "model": "llama-8b",
+}
 MOE = {"experts": 8, "experts_per_token": 2, "expert_b": 0.0005}
 BANDWIDTH = {"kind": "bandwidth", "bandwidth_tb_s": 1.0, "bf16_tflops": 1.0, "link_gb_s": 1.0}
 
@@ -176,6 +181,34 @@ def test_devices_that_cannot_hold_the_weights_or_talk_to_each_other_are_refused(
     lonely = {**TABLE["machine"], **BANDWIDTH, "link_gb_s": 0}
     with pytest.raises(ProfileError, match="link_gb_s of the machine"):
         from_table({**TABLE, "machine": lonely, "devices": 2, "batch_tokens": 4096}, "wrong.toml", CATALOGUE)
+
+
+@pytest.mark.parametrize(("groups", "devices"), [(16, 8), (3, 8), (4, 1)])
+def test_groups_that_the_devices_do_not_divide_into_are_refused(groups: int, devices: int) -> None:
+    table = {**GPU_TABLE, "devices": devices, "data_parallel": groups}
+    with pytest.raises(ProfileError, match=rf"data_parallel must divide the devices, of which there are {devices}$"):
+        from_table(table, "wrong.toml", CATALOGUE)
+    assert from_table({**GPU_TABLE, "devices": 8, "data_parallel": 4}, "right.toml", CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("machine", "field", "value"),
+    [
+        ("h100", "slots", 36),
+        ("h100", "prefill_tok_s", 15_000.0),
+        ("wse-3", "whole_prompts", True),
+        ("wse-3", "arithmetic", "bf16"),
+        ("h100", "arithmetic", "fp4"),  # it has no such units
+    ],
+)
+def test_what_would_do_nothing_on_its_machine_is_refused_with_its_name(machine: str, field: str, value: Any) -> None:
+    rate = {"prefill_tok_s": 15_000.0} if machine == "wse-3" else {}
+    table = {**GPU_TABLE, **rate, "machine": machine}
+    assert from_table(table, "right.toml", CATALOGUE)
+    with pytest.raises(ProfileError) as refused:
+        from_table({**table, field: value}, "wrong.toml", CATALOGUE)
+    assert refused.value.field == field
+    assert str(refused.value).startswith(f"wrong.toml: {field} ")
 
 
 @pytest.mark.parametrize("field", ["label", "machine", "model", "layer_us", "source", "date", "status", "error"])

@@ -19,6 +19,7 @@ from typing import Any
 
 from webapp.simulator.costs import Load, costs_of, kv_capacity
 from webapp.simulator.hardware import PRECISIONS, Machine, Model, Serving, Speculation
+from webapp.simulator.profile_checks import check_serving
 from webapp.simulator.tables import ProfileError, read, refuse_unknown
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "Figure",
     "Profile",
     "ProfileError",
-    "check_serving",
     "from_table",
     "load",
     "load_all",
@@ -219,21 +219,6 @@ def _serving(table: Mapping[str, Any], where: str, catalogue: Catalogue) -> Serv
     serving = read(Serving, values, where, _CHOICES)
     check_serving(where, serving)
     return serving
-
-
-def check_serving(where: str, serving: Serving) -> None:
-    """Raise ProfileError where what a serving is made of does not go together."""
-    if serving.machine.kind == "latency" and not serving.prefill_tok_s:
-        raise ProfileError(where, "prefill_tok_s", "is missing: a latency machine needs its rate")
-    if serving.machine.kind == "latency" and not serving.layer_us:
-        raise ProfileError(where, "layer_us", "must be above 0 on a latency machine")
-    if serving.machine.kind == "bandwidth" and serving.devices > 1 and not serving.machine.link_gb_s:
-        raise ProfileError(where, "link_gb_s", "of the machine must be above 0 for more than one device")
-    if kv_capacity(serving) < 256:
-        raise ProfileError(where, "devices", "are too few: weights and a KV cache of 256 tokens do not fit")
-    drafts = serving.speculation.draft_tokens if serving.speculation else 0
-    if serving.batch_tokens < serving.max_sequences * (drafts + 1) + 1:
-        raise ProfileError(where, "batch_tokens", "must leave room for a prompt beside max_sequences tokens")
 
 
 def _machine(table: Mapping[str, Any], where: str) -> Machine:

@@ -30,11 +30,11 @@ from webapp.simulator.profile import (
     Catalogue,
     Profile,
     ProfileError,
-    check_serving,
     from_table,
     load_all,
     slug_of,
 )
+from webapp.simulator.profile_checks import check_serving, without_unread
 
 WORDS = ("amber", "basalt", "cedar", "delta", "ember", "fjord", "granite", "harbour", "island", "juniper", "kelp")
 TOKENS = 128
@@ -129,7 +129,7 @@ def _start(backend: Backend, options: dict[str, Any]) -> tuple[Serving, Profile 
     changed |= {"machine": catalogue.machines[machine], "model": catalogue.models[model]}
     if catalogue.machines[machine].kind == "latency" and not serving.prefill_tok_s:
         changed["prefill_tok_s"] = 10_000.0
-    start = replace(serving, **changed)
+    start = without_unread(replace(serving, **changed))
     try:
         check_serving(f"{model} on {machine}", start)
     except ProfileError as problem:
