@@ -36,7 +36,7 @@ async def p9(world: World) -> list[Row]:
         ours, theirs, bare = [], [], []
         gaps, bare_gaps = list[Span](), list[Span]()
         for _ in range(world.repeats):
-            (trace,) = await check._read(server.port, f"check-{PACE}", 1, TOKENS)
+            (trace,) = await check.read(server.port, f"check-{PACE}", 1, TOKENS)
             late = [sent - due for due, sent in zip(trace.due_ns, trace.sent_ns, strict=True)]
             ours.append(quantile(sorted(late), 0.99) / 1000)
             gaps.append(_span_us(trace.sent_ns))
@@ -46,7 +46,7 @@ async def p9(world: World) -> list[Row]:
             bare_gaps.append(_span_us([place * DUE_NS + late_ns for place, late_ns in enumerate(late)]))
         rows = [_pace_row(ours, theirs, bare), _gap_row(gaps, bare_gaps)]
         for streams, tok_s in check.CELLS:
-            traces = await check._read(server.port, f"check-{tok_s}", streams, int(tok_s * check.SECONDS))
+            traces = await check.read(server.port, f"check-{tok_s}", streams, int(tok_s * check.SECONDS))
             rows.append(_rate_row(check.row("simulator", traces, tok_s)))
     return [*rows, _memory_row(await check.waiting_bytes())]
 

@@ -4,14 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.hostwatch import measurements
-from webapp.simulator import check
-from webapp.simulator.check import Trace, row, steady, table
+from tests.simulator.examples import TABLE, body, profile
+from webapp.simulator import check, check_reader
+from webapp.simulator.check import Row, Trace, row, steady, table
 from webapp.simulator.check_profiles import write_profiles
+from webapp.simulator.check_reader import NotMeasured
 from webapp.simulator.engine import Ask, Engine
 from webapp.simulator.profile import load_all
+from webapp.simulator.request import parse_chat
 from webapp.simulator.virtual import Arrival, run_virtual
 
 ROOT = Path(__file__).parents[2]
@@ -78,12 +82,67 @@ def test_where_everybody_waits_one_is_served_at_a_time(tmp_path: Path) -> None:
 async def test_the_whole_path_is_measured_over_real_sockets(tmp_path: Path) -> None:
     with check.Served(write_profiles(tmp_path)) as server:
         for measurement in measurements():
-            traces = await check._read(server.port, "check-2000", 3, 300)
+            traces = await check.read(server.port, "check-2000", 3, 300)
             assert [len(one.due_ns) for one in traces] == [300, 300, 300]
             assert all(came >= due for one in traces for due, came in zip(one.due_ns, one.came_ns, strict=True))
             with measurement:
                 assert row("x", [traces[0]], 2000).rate_error == pytest.approx(0, abs=0.2)
         assert server.resident_bytes()
+
+
+@pytest.mark.parametrize(
+    ("tok_s", "chunk_tokens", "context_tokens", "tokens"),
+    [(1800, 1, 2048, 2043), (1800, 1, 131_072, 3600), (5, 1, 131_072, 20), (5, 64, 131_072, 1280)],
+)
+def test_a_profile_is_asked_for_no_more_than_its_context_has_room_for(
+    tok_s: float, chunk_tokens: int, context_tokens: int, tokens: int
+) -> None:
+    model = {**TABLE["model"], "context_tokens": context_tokens}
+    mine = profile(tok_s=tok_s, chunk_tokens=chunk_tokens, model=model)
+    assert check.tokens_to_ask(mine) == tokens
+    assert parse_chat(orjson.dumps(body(check_reader.PROMPT, max_tokens=tokens)), {"quick": mine})
+
+
+async def test_a_refusal_is_an_answer_and_not_waited_upon(tmp_path: Path) -> None:
+    with check.Served(write_profiles(tmp_path)) as server:
+        with pytest.raises(
+            NotMeasured, match=r"^nobody: the simulator answered 404: The model 'nobody' does not exist"
+        ):
+            await check.read(server.port, "nobody", 2, 20)
+        with pytest.raises(NotMeasured, match=r"^check-50\+reset: the simulator ended the stream early$"):
+            await check.read(server.port, "check-50+reset", 1, 200)
+
+
+async def test_a_pace_shows_in_what_came_in_time_and_a_profile_too_slow_for_it_is_named(tmp_path: Path) -> None:
+    short = write_profiles(tmp_path) / "check-2000.toml"
+    short.write_text(short.read_text().replace("131072", "256"))
+    profiles = load_all(tmp_path)
+    mine = {slug: profiles[slug] for slug in ("check-2000", "check-50", "check-wait")}
+    for measurement in measurements():
+        rows, unmeasured = await check._measure_profiles(tmp_path, mine, most_s=0.5)  # 2 s, had check-50 time
+        with measurement:
+            assert [one.name for one in rows] == ["check-2000", "check-50"]
+    (problem,) = unmeasured
+    assert str(problem).startswith("check-wait: no pace shows in what came within 0.5 s (")
+
+
+def test_what_was_not_measured_is_said_and_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def nothing() -> list[Row]:
+        return []
+
+    async def unknown() -> float | None:
+        return None
+
+    async def unmeasured(*_: object) -> tuple[list[Row], list[NotMeasured]]:
+        return [], [NotMeasured("mine: no pace shows")]
+
+    monkeypatch.setattr(check, "_measure", nothing)
+    monkeypatch.setattr(check, "_measure_profiles", unmeasured)
+    monkeypatch.setattr(check, "waiting_bytes", unknown)
+    assert check.check(write_profiles(tmp_path)) == 1
+    assert capsys.readouterr().err == "mine: no pace shows\n"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ load paced by `asyncio.sleep`, without any socket: what a mock server that sleep
 """
 
 import asyncio
-import re
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from statistics import fmean
 import orjson
 
 from webapp.simulator.check_profiles import write_profiles
+from webapp.simulator.check_reader import PROMPT_TOKENS, READ_S, NotMeasured, Reader, Trace, read
 from webapp.simulator.pacing import monotonic_ns
 from webapp.simulator.profile import Profile, ProfileError, load_all
 
@@ -35,17 +35,6 @@ PATIENCE_S = 30.0
 SETTLE_S = 2.5  # until the simulator has given back what it read them with
 LONG_PROMPT = "word " * 6500  # about 8,000 tokens
 CELLS = ((1, 2000), (10, 2000), (50, 2000), (500, 50))  # streams, tokens per second of each
-_SIM = re.compile(rb'"due_us":(\d+),"sent_ns":(\d+)')
-_ARRIVED = re.compile(rb'"arrived_ns":(\d+)')
-
-
-@dataclass(slots=True)
-class Trace:
-    """The tokens of one stream: when each was due, when it was written, and when it came, ns."""
-
-    due_ns: list[int]
-    sent_ns: list[int]
-    came_ns: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,49 +56,6 @@ class Row:
         return abs(self.rate_error) <= RATE_TOLERANCE
 
 
-class Reader(asyncio.Protocol):
-    """One request and its answer, read as the socket delivers it."""
-
-    def __init__(self, model: str, tokens: int, prompt: str = "Measure the pace.") -> None:
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": prompt}],
-            "stream": True,
-            "max_tokens": tokens,
-            "ignore_eos": True,
-            "seed": 1,
-        }
-        text = orjson.dumps(body)
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: check\r\nContent-Length: %d\r\n\r\n" % len(text)
-        self._request = head + text
-        self._rest = b""
-        self._arrived_ns = 0
-        self.trace = Trace([], [], [])
-        self.done = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        came_ns = monotonic_ns()
-        data = self._rest + data
-        cut = data.rfind(b"\n\n") + 2
-        events, self._rest = data[:cut], data[cut:]
-        if not self._arrived_ns and (found := _ARRIVED.search(events)):
-            self._arrived_ns = int(found[1])
-        for due_us, sent_ns in _SIM.findall(events):
-            self.trace.due_ns.append(self._arrived_ns + int(due_us) * 1000)
-            self.trace.sent_ns.append(int(sent_ns))
-            self.trace.came_ns.append(came_ns)
-        if b"[DONE]" in events and not self.done.done():
-            self.done.set_result(None)
-
-    def connection_lost(self, problem: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(ConnectionError("the simulator ended the stream early"))
-
-
 def check(folder: Path | None = None) -> int:
     """Measure and print; return 0 where every pace is kept within 1 %, 1 otherwise."""
     try:
@@ -119,36 +65,53 @@ def check(folder: Path | None = None) -> int:
         return 1
     new = {slug: profile for slug, profile in profiles.items() if shipped.get(slug) != profile}
     print(f"{len(profiles)} profiles are in order. Measuring the pace on this host, about half a minute …", flush=True)
-    rows = asyncio.run(_measure())
-    own = asyncio.run(_measure_profiles(folder, new)) if folder and new else []
+    try:
+        rows = asyncio.run(_measure())
+    except NotMeasured as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    own, unmeasured = asyncio.run(_measure_profiles(folder, new)) if folder and new else ([], [])
     print(table([*rows, *own]))
     waiting = asyncio.run(waiting_bytes())
     memory = "n/a" if waiting is None else f"{waiting / 1000:.1f} kB"
     print(f"A waiting request takes {memory} of memory ({WAITING} of them, 8,000 tokens each).")
     missed = [row for row in [*rows, *own] if not row.name.startswith("asyncio") and not row.met]
     print("Every pace is kept within 1 %." if not missed else f"{len(missed)} not within 1 %: this host is too slow.")
-    return 1 if missed else 0
+    print(*unmeasured, sep="\n", end="\n" if unmeasured else "", file=sys.stderr)
+    return 1 if missed or unmeasured else 0
 
 
 async def _measure() -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as name, Served(write_profiles(Path(name))) as server:
         for streams, tok_s in CELLS:
-            traces = await _read(server.port, f"check-{tok_s}", streams, int(tok_s * SECONDS))
+            traces = await read(server.port, f"check-{tok_s}", streams, int(tok_s * SECONDS))
             rows.append(row("simulator", traces, tok_s))
             rows.append(row("asyncio.sleep", await _sleep(streams, tok_s), tok_s))
     return rows
 
 
-async def _measure_profiles(folder: Path, profiles: Mapping[str, Profile]) -> list[Row]:
-    """Measure each profile with one stream, against its own due times."""
-    rows = []
+async def _measure_profiles(
+    folder: Path, profiles: Mapping[str, Profile], most_s: float = READ_S
+) -> tuple[list[Row], list[NotMeasured]]:
+    """Measure each profile with one stream, against its own due times; return also why some were not."""
+    rows, unmeasured = [], []
     with Served(folder) as server:
-        for slug in profiles:
-            (trace,) = await _read(server.port, slug, 1, round(max(20, 2 * profiles[slug].tok_s)))
+        for slug, profile in profiles.items():
+            try:
+                (trace,) = await read(server.port, slug, 1, tokens_to_ask(profile), most_s)
+            except NotMeasured as problem:
+                unmeasured.append(problem)
+                continue
             span_ns = trace.due_ns[-1] - trace.due_ns[0]
             rows.append(row(slug, [trace], (len(trace.due_ns) - 1) / span_ns * 1e9))
-    return rows
+    return rows, unmeasured
+
+
+def tokens_to_ask(profile: Profile) -> int:
+    """Return two seconds of a profile's tokens, at least twenty chunks of them, as far as its context has room."""
+    wanted = max(20 * profile.chunk_tokens, round(2 * profile.tok_s))
+    return min(wanted, profile.context_tokens - PROMPT_TOKENS)
 
 
 class Served:
@@ -177,15 +140,6 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.communicate()
-
-
-async def _read(port: int, model: str, streams: int, tokens: int) -> list[Trace]:
-    loop = asyncio.get_running_loop()
-    opened = [await loop.create_connection(lambda: Reader(model, tokens), "127.0.0.1", port) for _ in range(streams)]
-    await asyncio.gather(*(reader.done for _, reader in opened))
-    for transport, _ in opened:
-        transport.close()
-    return [reader.trace for _, reader in opened]
 
 
 async def waiting_bytes() -> float | None:
