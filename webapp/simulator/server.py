@@ -25,6 +25,7 @@ from webapp.simulator.profile import Profile
 from webapp.simulator.reply import Reply
 from webapp.simulator.request import Asked, BadRequest, parse_chat, parse_text
 from webapp.simulator.server_body import read_body
+from webapp.simulator.server_connection import OURS, Runner
 from webapp.simulator.server_errors import BEGUN, errors, refusal
 from webapp.simulator.server_sink import TransportSink, flood, heartbeat, keep_talking, turn_deaf
 from webapp.simulator.wire import answer_id, fault_names, model_entry
@@ -237,7 +238,7 @@ def _json(body: object) -> web.Response:
 
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["X-Simulated"] = "1"
+    response.headers.update(OURS)
     if not response.headers.get("Content-Type", "-"):  # the fault that says nothing of its type
         del response.headers["Content-Type"]
 
@@ -265,9 +266,4 @@ def build_app(profiles: Mapping[str, Profile], book: AnswerBook, limits: Limits)
 
 def build_runner(profiles: Mapping[str, Profile], book: AnswerBook, limits: Limits = NO_LIMITS) -> web.AppRunner:
     """Return the application ready to be served; a client that leaves stops its stream at once."""
-    return web.AppRunner(
-        build_app(profiles, book, limits),
-        handler_cancellation=True,
-        access_log=None,
-        shutdown_timeout=GOODBYE_S,
-    )
+    return Runner(build_app(profiles, book, limits), shutdown_timeout=GOODBYE_S)

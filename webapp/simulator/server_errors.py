@@ -24,14 +24,15 @@ def refusal(fault: Fault) -> web.Response:
     match fault.body:
         case Body.OPENAI:
             problem = BadRequest(fault.message, code=f"fault_{fault.name}", status=fault.status)
-            return _error(problem, headers)
+            return error_response(problem, headers)
         case Body.HTML:
             text = PAGE.format(status=fault.status)
             return web.Response(status=fault.status, text=text, content_type="text/html", headers=headers)
     return web.Response(status=fault.status, headers=headers)
 
 
-def _error(problem: BadRequest, headers: Mapping[str, str] | None = None) -> web.Response:
+def error_response(problem: BadRequest, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an error in OpenAI's shape."""
     return web.Response(
         body=error_body(problem),
         status=problem.status,
@@ -47,18 +48,18 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except BadRequest as problem:
         busy = problem.status in (429, 503)
-        return _error(problem, {"Retry-After": str(RETRY_AFTER_S)} if busy else None)
+        return error_response(problem, {"Retry-After": str(RETRY_AFTER_S)} if busy else None)
     except web.HTTPNotFound:
         message = f"There is nothing at {request.path[:80]}. Try /v1/models or /v1/chat/completions."
-        return _error(BadRequest(message, code="not_found", status=404))
+        return error_response(BadRequest(message, code="not_found", status=404))
     except web.HTTPMethodNotAllowed as problem:
         message = f"{request.path[:80]} does not take {request.method}."
         refusal = BadRequest(message, code="method_not_allowed", status=405)
-        return _error(refusal, {"Allow": ", ".join(sorted(problem.allowed_methods))})
+        return error_response(refusal, {"Allow": ", ".join(sorted(problem.allowed_methods))})
     except (web.HTTPException, ConnectionError):
         raise
     except Exception:
         if request.get(BEGUN):
             raise
         _log.exception("%s failed", request.path)
-        return _error(BadRequest("The simulator failed; please report it.", code="internal_error", status=500))
+        return error_response(BadRequest("The simulator failed; please report it.", code="internal_error", status=500))
