@@ -4,6 +4,7 @@ import io
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from django.core.management.base import CommandError
 
 from webapp.models import Backend
 from webapp.simulator.calibrate import LONG, MANY, SHORT, Fit, Forecast, Probe, forecast, predict, solve
-from webapp.simulator.calibrate_profile import profile_text
+from webapp.simulator.calibrate_profile import error_of, profile_text
 from webapp.simulator.check import Served
+from webapp.simulator.driver import front_end
+from webapp.simulator.engine import Engine
 from webapp.simulator.hardware import Serving
-from webapp.simulator.profile import from_table, load_all
+from webapp.simulator.profile import Profile, from_table, load_all
+from webapp.simulator.virtual import Arrival, run_virtual
 
 API_MS = 30.0
 NAMES = {"label": "L", "hardware": "H", "family": "F"}
@@ -75,6 +79,33 @@ def test_the_pace_at_256_users_is_within_the_error_that_is_stated(slug: str, noi
     beyond = forecast(fit, probes)
     assert beyond.error <= (0.15 if noise else 0.01)
     assert beyond.tpot_s == pytest.approx(tpot_s(truth, 256), rel=beyond.error + 0.005)
+
+
+def measured(profile: Profile, probe: Probe) -> Probe:
+    """Return what a probe measures of a profile, its front end included."""
+    front = front_end(profile)
+    api_ns = int(profile.api_ms * 1e6) - front.request_ns
+    arrivals = [Arrival(0, probe.prompt_tokens, probe.output_tokens)] * probe.users
+    records = run_virtual(
+        Engine(replace(profile.serving, jitter_sigma=0.0)), arrivals, api_ns=api_ns, front=front
+    ).records
+    ttft_s = fmean(record.ttft_ns for record in records) / 1e9
+    return replace(probe, ttft_s=ttft_s, tpot_s=fmean(record.tpot_ns or 0.0 for record in records) / 1e9)
+
+
+@pytest.mark.parametrize(
+    ("slug", "explained"), [("h100-llama-8b", False), ("h100x2-llama-70b", False), ("h100x4-qwen3-32b", True)]
+)
+def test_what_the_engine_does_not_explain_is_in_the_error_and_said(slug: str, explained: bool) -> None:
+    truth = load_all()[slug]
+    asked = (Probe(SHORT, 1, 49, 128, 0, 0), Probe(LONG, 1, 8000, 128, 0, 0), Probe(MANY, 32, 49, 128, 0, 0))
+    probes = [measured(truth, probe) for probe in asked]
+    fit = solve(blank(truth.serving), probes)
+    beyond = forecast(fit, probes)
+    there = measured(truth, Probe("", 256, 500, 100, 0, 0)).tpot_s
+    assert beyond.tpot_s == pytest.approx(there, rel=beyond.error + 0.005)
+    assert ("something else takes its time" not in error_of(fit, beyond)) is explained
+    assert (beyond.error < 0.01) is explained
 
 
 def test_a_crowd_that_is_slower_by_no_more_than_its_noise_says_nothing_of_slots() -> None:

@@ -47,11 +47,15 @@ def calibrated_on(probes: tuple[Probe, ...]) -> str:
 
 def error_of(fit: Fit, beyond: Forecast) -> str:
     """Return in words how well the fitted engine gives back what was measured, and what it says beyond that."""
-    worst = max(fit.misses, key=lambda name: abs(fit.misses[name]))
+    crowd = (
+        "; many at once did not get their first tokens when the engine says: something else takes its time, such as a "
+        "front end of one process (token_us), and the error may grow with the users"
+    )
     return (
         f"{fit.error:.1%} mean over the {len(fit.misses)} figures of its probes; "
-        f"worst {worst} {fit.misses[worst]:+.1%}; at {beyond.users} users {beyond.tpot_s * 1e3:.3g} ms a token "
-        f"±{beyond.error:.0%} by the noise of the probes; nothing else measured"
+        f"worst {fit.worst} {fit.misses[fit.worst]:+.1%}; at {beyond.users} users {beyond.tpot_s * 1e3:.3g} ms a token "
+        f"±{beyond.error:.0%} by the probes' noise and what they miss; nothing else measured"
+        f"{'' if fit.explains_crowd else crowd}"
     )
 
 
