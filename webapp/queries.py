@@ -43,5 +43,11 @@ def comparison(comparison_id: str) -> Comparison | None:
     return Comparison.objects.prefetch_related("turns").filter(id=comparison_id).first()
 
 
+def question(comparison_id: str) -> Comparison | None:
+    """Return a run and its turns as they were asked, without what was answered."""
+    asked = Turn.objects.defer("deltas", "server_times", "marks_ns")
+    return Comparison.objects.prefetch_related(Prefetch("turns", queryset=asked)).filter(id=comparison_id).first()
+
+
 def turn(turn_id: str) -> Turn | None:
     return Turn.objects.select_related("comparison").filter(id=turn_id).first()

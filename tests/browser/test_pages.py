@@ -54,6 +54,7 @@ async def test_run_it_again_fills_the_arena_and_sends_nothing(stage: Stage) -> N
     await stage.page.click("text=Run it again")
     await stage.connected()
     assert await stage.page.input_value("#prompt") == "Once more?"
+    assert "20 tokens at most" in await stage.page.inner_text("#settings-words")
     assert await stage.lanes() == [FAST]
     assert await stage.lane(0).state() == "waiting"
 

@@ -139,15 +139,70 @@ def test_a_run_of_a_scenario_that_is_no_more_is_shown_all_the_same(rows: None) -
     assert TEXT in shown(f"/runs/{kept.id}/")
 
 
-def test_running_it_again_leads_to_the_same_lanes_and_prompt_and_sends_nothing(rows: None) -> None:
-    backends.seed()
-    _, kept = kept_run("ok", prompt="Once & again?")
-    Turn.objects.update(backend_slug="oci-llama-70b")
+def again(kept: Comparison) -> str:
+    """Return the arena as "Run it again" on the run's page opens it."""
     found = re.search(r'class="button" href="(/\?[^"]+)"', shown(f"/runs/{kept.id}/"))
     assert found
-    again = shown(unescape(found.group(1)))
-    assert "Once &amp; again?" in again
-    assert again.count('class="lane"') == 1
+    return shown(unescape(found.group(1)))
+
+
+def test_running_it_again_leads_to_the_same_lanes_and_prompt_and_sends_nothing(rows: None) -> None:
+    backends.seed()
+    run, kept = kept_run("ok", prompt="Once & again?")
+    Turn.objects.update(backend_slug="oci-llama-70b")
+    page = again(kept)
+    assert "Once &amp; again?" in page
+    assert page.count('class="lane"') == 1
+    assert Comparison.objects.get().id == run.id
+
+
+@pytest.mark.parametrize("slug", ["", "chat"])
+def test_running_it_again_asks_what_was_asked_to_the_last_setting(slug: str, rows: None) -> None:
+    prompt = "Word " * 500 + "END"
+    settings = {"system": "Be brief.", "max_tokens": 50, "temperature": 0.7, "top_p": 0.9, "seed": 42}
+    chosen = {"scenario": scenarios().get(slug), "order": "sequential", "cold": True, "full_length": True}
+    _, kept = kept_run("ok", prompt=prompt, **settings, **chosen)
+    page = again(kept)
+    assert f">{prompt}</textarea>" in page
+    assert ">Be brief.</textarea>" in page
+    for name in ("max_tokens", "temperature", "top_p", "seed"):
+        assert re.search(rf'name="{name}"[^>]* value="{settings[name]}"', page), name
+    assert re.search('name="cold" checked', page)
+    assert re.search('name="full_length" checked', page)
+    assert '<option value="sequential" selected>' in page
+    assert f'name="scenario" value="{slug}"' in page
+
+
+def test_running_it_again_goes_on_from_the_same_conversation(rows: None) -> None:
+    backends.seed()
+    _, kept = kept_run("ok", prompt="And then?", system="Be brief.")
+    before = [{"role": "user", "content": "What first?"}, {"role": "assistant", "content": "The first thing."}]
+    turn = kept.turns.all()[0]
+    turn.messages[1:1] = before
+    turn.backend_slug = "oci-llama-70b"
+    turn.save()
+    page = again(kept)
+    assert re.search(r'class="question">What first\?<.*The first thing\.', page, re.DOTALL)
+    assert page.count("Be brief.") == 1
+    Comparison.objects.update(asked_by="api")
+    assert "The first thing" not in again(kept)
+
+
+def test_running_it_again_names_the_backends_that_are_no_more(rows: None) -> None:
+    backends.seed()
+    _, kept = kept_run("ok", "ok-multi")
+    Turn.objects.filter(lane=1).update(backend_slug="oci-llama-70b")
+    page = again(kept)
+    assert page.count('class="lane"') == 1
+    assert "no longer among the backends: Label of ok." in page
+
+
+@pytest.mark.parametrize("run_id", ["none", "\0", "x" * 3000])
+def test_running_a_run_again_that_is_not_there_is_said_in_the_arena_of_a_first_visit(run_id: str, rows: None) -> None:
+    backends.seed()
+    page = Client().get("/", {"again": run_id}).content.decode()
+    assert "The run to run again is not kept here" in page
+    assert page.count('class="lane"') == 4
 
 
 def figure(page: str, key: str) -> str:

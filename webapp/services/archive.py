@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -15,7 +16,7 @@ from webapp.core.timing import Marks
 from webapp.core.verdict import Verdict, Warn
 from webapp.models import Comparison, Turn
 from webapp.services.lanes import Lane
-from webapp.services.runs import LETTERS
+from webapp.services.runs import LETTERS, Ask
 from webapp.services.scenarios import scenarios
 from webapp.services.turns import LiveTurn
 
@@ -53,6 +54,18 @@ def verdict_of(comparison: Comparison) -> Verdict | None:
         return None
     warnings = tuple(Warn(**warn) for warn in data.pop("warnings", ()))
     return Verdict(**data, warnings=warnings)
+
+
+def ask_of(comparison: Comparison) -> Ask:
+    """Return what the comparison asked; a setting that there was not yet when it ran has its default."""
+    scenario = scenarios().get(comparison.scenario)
+    ask = Ask(comparison.prompt, scenario=scenario, order=comparison.order)
+    return replace(ask, **{name: comparison.settings[name] for name in ask.settings() if name in comparison.settings})
+
+
+def history_of(turn: Turn) -> list[dict[str, Any]]:
+    """Return the conversation that a first turn went on with, without its own prompt and the system prompt."""
+    return [message for message in turn.messages if message.get("role") != "system"][:-1]
 
 
 def _turn(row: Turn) -> LiveTurn:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from webapp import queries
 from webapp.core.scenario import Scenario
 from webapp.core.spec import BackendSpec
+from webapp.services.archive import ask_of, history_of
 from webapp.services.arena import MAX_LANES, Arena
 from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
@@ -28,6 +29,29 @@ async def open_arena(slugs: Sequence[str] = (), arena_id: str = "", scenario: st
     found = scenarios()
     first = found.get(scenario) or next(iter(found.values()), None)
     return arenas.open(chosen, first_ask(first), arena_id[:ID_CHARS])
+
+
+async def open_again(run_id: str) -> Arena:
+    """Return a new arena that asks what a kept run asked: its backends, prompt, scenario, settings, conversation.
+
+    Nothing is sent. Where the run is not there it is an arena as on a first visit; that one, and a backend that is no
+    longer there, the arena's notice tells.
+    """
+    row = None if "\0" in run_id else await in_thread(queries.question, run_id)  # PostgreSQL cannot look for NUL
+    if row is None:
+        arena = await open_arena()
+        arena.say("warn", "The run to run again is not kept here, so this is an arena as on a first visit.")
+        return arena
+    turns = [turn for turn in row.turns.all() if turn.step == 0]
+    arena = await open_arena([turn.backend_slug for turn in turns])
+    arena.ask = ask_of(row)
+    shown = {slot.spec.slug for slot in arena.slots}
+    if row.asked_by == "page":  # others may have sent messages of any form
+        for slot, turn in zip(arena.slots, [turn for turn in turns if turn.backend_slug in shown], strict=False):
+            slot.history = history_of(turn)
+    if gone := [turn.label for turn in turns if turn.backend_slug not in shown]:
+        arena.say("warn", f"Not in a lane, because it is no longer among the backends: {', '.join(gone)}.")
+    return arena
 
 
 def first_ask(scenario: Scenario | None) -> Ask:

@@ -20,7 +20,7 @@ from webapp.models import Backend
 from webapp.services.accuracy import kept
 from webapp.services.arenas import arenas
 from webapp.services.database import in_thread
-from webapp.services.opening import open_arena
+from webapp.services.opening import open_again, open_arena
 from webapp.services.speed import kept as kept_speed
 from webapp.services.writer import writer
 from webapp.views import contexts
@@ -32,6 +32,8 @@ async def arena(request: HttpRequest) -> HttpResponse:
     """Show the arena that the address names, or a new one; nothing is sent to a backend by opening it."""
     rows = await in_thread(queries.all_backends)
     found = arenas.find(request.GET.get("arena", ""))
+    if found is None and (run_id := request.GET.get("again", "")):
+        found = await open_again(run_id)
     if found is None:
         lanes = request.GET.getlist("lane")
         found = await open_arena(lanes, scenario=request.GET.get("scenario", ""))

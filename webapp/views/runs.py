@@ -215,9 +215,5 @@ def _scenario_title(row: Comparison) -> str:
 
 
 def _again_url(row: Comparison, turns: list[Turn]) -> str:
-    """Return the arena's address with these backends and this prompt filled in; nothing is sent by opening it."""
-    if any(Outcome(turn.outcome) is Outcome.RUNNING for turn in turns):
-        return ""
-    lanes = [("lane", turn.backend_slug) for turn in turns if turn.step == 0]
-    asked = [("scenario", row.scenario)] if row.scenario else [("prompt", row.prompt[:2000])]
-    return f"{reverse('arena')}?{urlencode(lanes + asked)}"
+    """Return the arena's address with what this run asked filled in, "" while it runs; opening it sends nothing."""
+    return f"{reverse('arena')}?{urlencode({'again': row.id})}" if turns else ""
