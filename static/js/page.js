@@ -176,11 +176,9 @@ class Arena {
 
   setState(id, state) {
     const card = $(`lane-${id}`);
-    const chip = $(`state-${id}`);
-    if (!card || !chip) return;
+    if (!card) return;
     card.dataset.state = state;
-    chip.dataset.state = state;
-    chip.querySelector(".state-word").textContent = state;
+    readout.showState(id, state);
     const focused = document.activeElement;
     if (focused.matches(".lane-stop, .lane-rerun") && !focused.checkVisibility()) beside(focused)?.focus();
   }

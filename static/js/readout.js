@@ -1,8 +1,10 @@
 // Read-outs: fresh values go into the nodes that are there, so that focus, hover and an open definition survive five refreshes a second.
-// While a replay shows another moment, a stand-in is on the page and the fresh values go to the original behind it.
+// While a replay shows another moment, a stand-in is on the page and the fresh values go to the original behind it; so do
+// the lanes' states.
 
 const MARKS = ["data-estimated", "data-weak"];
 const frozen = new Map(); // element id → the original that a stand-in replaces
+const states = new Map(); // lane → the state that it is in while another is shown
 
 /** Our own figures; the server's are under one key and come as a block. */
 function figuresOf(readout) { return readout.querySelectorAll(".figures-main .figure, .figures-more:not(.server) .figure"); }
@@ -23,7 +25,7 @@ export function patch(target, fresh) {
   const now = figuresOf(fresh);
   if (old.length !== now.length) return replaceFrozen(target, fresh);
   now.forEach((figure, i) => {
-    if (old[i].dataset.key !== figure.dataset.key) rename(old[i], figure);
+    rename(old[i], figure.dataset.key, figure.querySelector("[data-define]").textContent);
     setText(old[i].querySelector(".num"), figure.querySelector(".num").textContent);
     setText(old[i].querySelector(".unit"), figure.querySelector(".unit").textContent);
     for (const mark of MARKS) old[i].toggleAttribute(mark, figure.hasAttribute(mark));
@@ -54,12 +56,26 @@ function patchPhases(phases, fresh) {
   phases.querySelector("svg").setAttribute("aria-label", label);
 }
 
-/** "Elapsed" becomes "Total" when its lane ends. */
-function rename(old, figure) {
-  old.dataset.key = figure.dataset.key;
-  const button = old.querySelector("[data-define]");
-  button.dataset.define = figure.dataset.key;
-  button.textContent = figure.querySelector("[data-define]").textContent;
+/** "Elapsed" becomes "Total" when its lane ends, and at a moment before that it is "Elapsed" again. */
+function rename(figure, key, label) {
+  const button = figure.querySelector("[data-define]");
+  setText(button, label);
+  if (figure.dataset.key === key) return;
+  figure.dataset.key = key;
+  button.dataset.define = key;
+}
+
+/** The lane's state has changed: it is shown now, or when the replay is left. */
+export function showState(laneId, state) {
+  if (states.has(laneId)) states.set(laneId, state);
+  else paintState(laneId, state);
+}
+
+function paintState(laneId, state) {
+  const chip = document.getElementById(`state-${laneId}`);
+  if (!chip) return;
+  chip.dataset.state = state;
+  setText(chip.querySelector(".state-word"), state);
 }
 
 function replaceFrozen(target, fresh) {
@@ -68,8 +84,11 @@ function replaceFrozen(target, fresh) {
   return true;
 }
 
-/** Show other values for a while: {key: {text, unit?, estimated?}}. Without a unit the figure keeps its own; without a value it shows a dash. */
-export function freeze(laneId, values) {
+/** Show another state and other values for a while: {key: {text, unit?, estimated?, key?, label?}}. Without a unit the figure
+    keeps its own, as it does its key and label; without a value it shows a dash. `now` is the state to go back to. */
+export function freeze(laneId, state, now, values) {
+  if (!states.has(laneId)) states.set(laneId, now);
+  paintState(laneId, state);
   const id = `readout-${laneId}`;
   let standIn = document.getElementById(id);
   if (!standIn) return;
@@ -83,6 +102,7 @@ export function freeze(laneId, values) {
   }
   for (const figure of standIn.querySelectorAll(".figure")) {
     const value = values[figure.dataset.key] ?? { text: "–", unit: "" };
+    if (value.label) rename(figure, value.key, value.label);
     setText(figure.querySelector(".num"), value.text);
     if (value.unit !== undefined) setText(figure.querySelector(".unit"), value.unit);
     figure.toggleAttribute("data-estimated", Boolean(value.estimated));
@@ -90,8 +110,10 @@ export function freeze(laneId, values) {
   }
 }
 
-/** Put the server's read-outs back. */
+/** Put the server's read-outs and the states back. */
 export function thaw() {
+  for (const [laneId, state] of states) paintState(laneId, state);
+  states.clear();
   for (const [id, original] of frozen) document.getElementById(id)?.replaceWith(original);
   frozen.clear();
 }

@@ -45,6 +45,15 @@ class LaneRecord {
     return chars;
   }
 
+  /** Whether it had ended at `time` (on the lane's own axis). */
+  overAt(time) { return this.end !== null && this.end.at - this.zero <= time; }
+
+  /** The state it was in at `time` (on the lane's own axis). */
+  stateAt(time) {
+    if (this.overAt(time)) return this.state;
+    return this.states.findLast(({ at }) => at - this.zero <= time)?.state ?? "waiting";
+  }
+
   get state() { return this.end ? endState(this.end.outcome) : this.states.at(-1)?.state ?? "waiting"; }
   /** How long the whole answer took, µs: as the read-out gives it, from the request, where one was sent. */
   get took() { return this.end.took ?? this.end.at - this.zero; }

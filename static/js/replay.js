@@ -92,26 +92,30 @@ export class Replay {
     pane.text.flush(Infinity);
     pane.note.textContent = note(lane, count, this.moment);
     pane.follow.settle();
-    freeze(lane.id, this.figures(lane, count));
+    freeze(lane.id, lane.stateAt(this.moment), lane.state, this.figures(lane, count));
   }
 
   /** What can be known of a lane at the moment: marks are exact, counts are shares of the final count. */
   figures(lane, count) {
     const request = lane.states.find((s) => s.state === "prefill")?.at ?? Infinity;
-    const over = lane.end && lane.end.at - lane.zero <= this.moment;
+    const over = lane.overAt(this.moment);
     const at = Math.min(this.moment + lane.zero, lane.end?.at ?? Infinity);
     const total = lane.end?.figures.output_tokens ?? null;
     const share = total === null ? null : lane.charsUntil(count) / Math.max(1, lane.charsUntil(lane.at.length));
     const tokens = share === null ? null : Math.round(total * share);
     const flow = lane.firstText === null ? 0 : at - lane.firstText;
     const speed = tokens && flow > 0 ? Math.round(tokens / (flow / 1e6)) : null;
-    const elapsed = request <= at ? figure(at - request) : undefined;
+    const elapsed = {
+      ...(request <= at ? figure(at - request) : { text: "–", unit: "" }),
+      key: over && lane.steps === 1 ? "e2e" : "elapsed",
+      label: over ? "Total" : "Elapsed",
+    };
     const seen = (mark) => (mark !== null && mark <= at ? figure(mark - request) : undefined);
     return {
       ttft: known(lane.end?.figures.ttft_ms, seen(lane.firstText)),
       ttfo: known(lane.end?.figures.ttfo_ms, seen(lane.firstAnswer)),
       tok_s: speed === null ? undefined : { text: rate(over ? lane.end.figures.tok_s ?? speed : speed), estimated: !over },
-      elapsed, e2e: elapsed,
+      elapsed, e2e: elapsed, // one figure, under the name that it has now
       voice_budget: seen(lane.firstAnswer),
       step: { text: `${over ? lane.steps : Math.max(0, new Set(lane.step.slice(0, count)).size - 1)}/${lane.steps}` },
       output_tokens: tokens === null ? undefined : { text: String(tokens), estimated: !over },
@@ -161,7 +165,7 @@ function newPane(host, lane) {
 }
 
 function note(lane, count, moment) {
-  if (lane.end && lane.end.at - lane.zero <= moment) return lane.end.outcome === "done" ? "finished" : lane.end.outcome;
+  if (lane.overAt(moment)) return lane.end.outcome === "done" ? "finished" : lane.end.outcome;
   if (!count) return "nothing yet";
   if (!lane.end) return "under way";
   return `${Math.floor((100 * lane.charsUntil(count)) / Math.max(1, lane.charsUntil(lane.at.length)))} % of its answer`;
