@@ -47,7 +47,7 @@ class Arena {
     this.strip = new RaceStrip($("race"), this.recording, () => this.rows); // asked in every frame: read when swapped
     this.text = new TextPane(this.recording);
     this.speech = new Speech(this.recording);
-    this.replay = new Replay(this.recording, this.strip, {
+    this.replay = new Replay(this.recording, this.strip, this.text, {
       play: $("replay"), word: $("replay-word"), speed: $("replay-speed"), photo: $("photo"), scrub: $("scrub"), leave: $("live"),
     });
     this.load = new Load({ lanes: lanesShown });

@@ -2,16 +2,18 @@
 
 import { figure, words } from "./axis.js";
 import { freeze, thaw } from "./readout.js";
-import { Follow, LaneText, trim } from "./text.js";
+import { LaneText, trim } from "./text.js";
 
 export class Replay {
-  constructor(recording, strip, controls) {
+  constructor(recording, strip, text, controls) {
     this.recording = recording;
     this.strip = strip;
+    this.text = text;           // its panes are where the lanes' own text stands
     this.controls = controls;   // {play, word, speed, photo, scrub, leave}
     this.moment = null;         // µs, null = not replaying
     this.playing = false;
     this.panes = new Map();
+    this.places = new Map();    // Follow → where its lane's own text was left
     controls.play.addEventListener("click", () => this.toggle());
     controls.photo.addEventListener("click", () => this.photo());
     controls.leave.addEventListener("click", () => this.leave());
@@ -66,6 +68,7 @@ export class Replay {
   }
 
   show(moment) {
+    if (!this.active) for (const follow of this.text.follows.values()) this.places.set(follow, follow.leave());
     this.moment = moment;
     document.body.dataset.replay = "";
     for (const lane of this.recording.lanes.values()) this.showLane(lane);
@@ -80,7 +83,7 @@ export class Replay {
     if (!host) return;
     let pane = this.panes.get(lane.id);
     if (!pane || pane.host !== host || pane.lane !== lane) {
-      pane = newPane(host, lane);
+      pane = newPane(host, lane, this.text.follow(lane.id, host.closest(".lane-text")));
       this.panes.set(lane.id, pane);
     }
     const count = lane.countUntil(this.moment);
@@ -131,6 +134,8 @@ export class Replay {
     for (const pane of this.panes.values()) pane.host.replaceChildren();
     this.panes.clear();
     thaw();
+    for (const [follow, place] of this.places) follow.go(place);
+    this.places.clear();
     this.strip.moment = null;
     this.strip.wake();
     this.sync();
@@ -154,13 +159,12 @@ export class Replay {
   }
 }
 
-function newPane(host, lane) {
+function newPane(host, lane, follow) {
   host.replaceChildren();
   const noteBox = document.createElement("p");
   noteBox.className = "replay-note";
   const box = document.createElement("div");
   host.append(noteBox, box);
-  const follow = new Follow(host.closest(".lane-text"));
   return { host, lane, note: noteBox, text: new LaneText(box, lane.steps), count: 0, follow };
 }
 

@@ -216,6 +216,21 @@ export class Follow {
     this.top = scrollTop;
   }
 
+  /** Follow the end of another text, which takes this one's place for a while. Returns the place to `go` back to. */
+  leave() {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    const place = { on: this.on, end: scrollHeight - scrollTop - clientHeight < 2, top: scrollTop };
+    this.on = true;
+    return place;
+  }
+
+  go({ on, end, top }) {
+    this.on = on;
+    this.ends = []; // they were the other text's
+    this.scroller.scrollTop = end ? this.scroller.scrollHeight : top;
+    this.top = this.scroller.scrollTop;
+  }
+
   settle() {
     this.settled = true;
     this.ends.push(this.scroller.scrollHeight);

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from tests.browser.stage import FAST, Stage
 from tests.browser.test_race import race
+from tests.browser.test_text import GROWN
 
 # The names of the time figures of lanes A and B, and of the definitions that they open.
 TIMES = """
 () => [...document.querySelectorAll(".figures-main .figure:last-child .define")]
   .map((label) => `${label.textContent} ${label.dataset.define}`)
+"""
+
+PLACES = "() => [...document.querySelectorAll('.lane-text')].map((pane) => pane.scrollTop)"
+# Scrolls the second lane's text up, as a hand would, and waits until the page knows.
+READ_ABOVE = """
+() => new Promise((resolve) => {
+  const pane = document.querySelectorAll(".lane-text")[1];
+  pane.scrollTop = 20;
+  requestAnimationFrame(() => requestAnimationFrame(resolve));
+})
 """
 
 
@@ -59,3 +70,37 @@ async def test_a_lane_that_ends_while_an_earlier_moment_is_shown_is_done_when_th
     await stage.page.keyboard.press("l")
     assert await states(stage) == ["done", "stopped"]
     assert await stage.page.evaluate(TIMES) == ["Total e2e", "Total e2e"]
+
+
+async def test_leaving_a_moment_leads_back_to_the_place_in_every_text(stage: Stage) -> None:
+    await race(stage)
+    await stage.page.evaluate(READ_ABOVE)
+    before = await stage.page.evaluate(PLACES)
+    assert before[0] > 20, "the first lane's text stands at its end"
+    assert before[1] == 20
+    await stage.page.keyboard.press("p")
+    assert await stage.page.evaluate(PLACES) != before
+    await stage.page.keyboard.press("l")
+    assert await stage.page.evaluate(PLACES) == before
+    await stage.page.keyboard.press("r")
+    await stage.page.wait_for_function("() => document.getElementById('scrub').value !== '0'")
+    await stage.page.keyboard.press("l")
+    assert await stage.page.evaluate(PLACES) == before
+
+
+async def test_who_reads_above_in_a_running_text_does_so_after_a_photo_finish(stage: Stage, endless: str) -> None:
+    await stage.open(FAST, endless, max_tokens=20)
+    await stage.run()
+    await stage.lane(0).reaches("done")
+    await stage.page.wait_for_function(
+        "() => { const pane = document.querySelectorAll('.lane-text')[1]; return pane.scrollTop > 60; }"
+    )
+    await stage.page.evaluate(READ_ABOVE)
+    await stage.page.keyboard.press("p")
+    await stage.page.keyboard.press("l")
+    pane = stage.lane(1).card.locator(".lane-text")
+    length = len(await pane.text_content() or "")
+    await stage.page.wait_for_function(GROWN, arg=[await pane.element_handle(), length])
+    assert (await stage.page.evaluate(PLACES))[1] == 20
+    await stage.page.keyboard.press("Escape")
+    await stage.finished()
