@@ -38,6 +38,9 @@ function list(names) {
   return names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names[0];
 }
 
+/** A page that goes away ends its run: the browser asks whether that is meant. */
+function askFirst(event) { event.preventDefault(); }
+
 class Arena {
   constructor(element) {
     this.element = element;
@@ -197,6 +200,8 @@ class Arena {
   running(on) {
     this.recording.running = on;
     document.body.toggleAttribute("data-running", on);
+    if (on) window.addEventListener("beforeunload", askFirst);
+    else window.removeEventListener("beforeunload", askFirst);
     if (!on) this.speech.stop();
     this.syncButtons();
     this.replay.sync();

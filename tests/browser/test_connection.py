@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import orjson
 import pytest_asyncio
-from playwright.async_api import Page, WebSocket
+from playwright.async_api import Dialog, Page, WebSocket
 
 from tests.browser.conftest import Backends, Held
 from tests.browser.line import Line, line_to
@@ -202,3 +202,28 @@ async def test_a_page_that_was_frozen_catches_up(stage: Stage, held: Held) -> No
     await control.send("Debugger.resume")
     await stage.finished()
     assert await stage.lane(0).figure("output_tokens") == str(len(TOKENS))
+
+
+async def test_who_leaves_in_the_middle_of_a_run_is_asked_first_and_nobody_else(stage: Stage, endless: str) -> None:
+    asked: list[str] = []
+
+    async def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        await dialog.dismiss()
+
+    await stage.open(endless)
+    await stage.run()
+    await stage.lane(0).reaches("streaming")
+    stage.page.on("dialog", stay)
+    async with stage.page.expect_event("dialog"):
+        await stage.page.evaluate("setTimeout(() => location.reload())")
+    length = len(await stage.lane(0).text())
+    await stage.page.wait_for_function(
+        "(length) => document.querySelector('.answer').textContent.length > length", arg=length
+    )
+    assert asked == ["beforeunload"]
+    await stage.page.keyboard.press("Escape")
+    await stage.finished()
+    await stage.page.click('nav a:has-text("Help")')
+    await stage.page.wait_for_url("**/help/")
+    assert asked == ["beforeunload"]
