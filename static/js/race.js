@@ -311,10 +311,21 @@ export class RaceStrip {
       c.stroke();
       c.fill();
     }
+    this.drawTook(words(lane.took), x + 17, y);
+  }
+
+  /** On paper of its own, also where it is faint: the line of a limit may pass there. */
+  drawTook(text, x, y) {
+    const { c } = this;
+    const { globalAlpha } = c;
+    this.type(14, 600);
+    c.globalAlpha = 1;
+    c.fillStyle = this.paper;
+    c.fillRect(x - 3, y - 8, c.measureText(text).width + 6, 16);
+    c.globalAlpha = globalAlpha;
     c.textAlign = "left";
     c.fillStyle = this.ink;
-    this.type(14, 600);
-    c.fillText(words(lane.took), x + 17, y + 0.5);
+    c.fillText(text, x, y + 0.5);
   }
 
   drawMoment() {

@@ -208,6 +208,37 @@ async def test_the_limit_of_a_voice_turn_is_on_the_strip_however_early_the_answe
     assert ends <= max(await stage.page.evaluate(PAINTED, [0, 1])) <= ends + MARKS, "it ends that far left of the limit"
 
 
+# What a strip paints where lane A's total stands, and between the two lanes, where A ends 55 ms before a limit.
+AT_A_LIMIT = """
+async (budget_us) => {
+  const { RaceStrip } = await import("/static/js/race.js");
+  const { Recording } = await import("/static/js/recording.js");
+  const lanes = [["a", 745000], ["b", 2000000]].map(([lane, end_us]) => (
+    { lane, states: [[0, "prefill", 0]], d: [[100000, "c", "text", 0]], end_us, took_us: end_us, outcome: "done" }
+  ));
+  const canvas = document.createElement("canvas");
+  canvas.className = "race-canvas";
+  canvas.dataset.rows = "2";
+  document.body.append(canvas);
+  const rows = [{ id: "a", letter: "A", label: "" }, { id: "b", letter: "B", label: "" }];
+  const strip = new RaceStrip(canvas, Recording.from({ run: "r", budget_us, lanes }), () => rows);
+  strip.resize();
+  const [left, y] = [Math.round(strip.x(745000)) + 15, Math.round(22 + strip.row / 2)];
+  const paint = (top, tall) => [...strip.c.getImageData(left, top, 55, tall).data].join();
+  return [paint(y - 7, 14), paint(y + 9, 4)];
+}
+"""
+
+
+async def test_a_limit_goes_behind_the_total_that_it_would_strike_through(stage: Stage) -> None:
+    await stage.page.emulate_media(reduced_motion="reduce")
+    await stage.open(FAST)
+    total, between = await stage.page.evaluate(AT_A_LIMIT, 800_000)
+    alone, empty = await stage.page.evaluate(AT_A_LIMIT, 0)
+    assert between != empty, "the limit's line is there"
+    assert total == alone
+
+
 # Keeps every text that is written on a canvas.
 WRITTEN = """
   const fill = CanvasRenderingContext2D.prototype.fillText;
