@@ -152,6 +152,7 @@ export class Replay {
     leave.hidden = !this.active;
     play.dataset.playing = String(this.playing);
     word.textContent = this.playing ? "Pause" : "Replay";
+    play.querySelector("use").setAttribute("href", this.playing ? "#i-pause" : "#i-play");
     photo.setAttribute("aria-pressed", String(this.active && !this.playing && this.moment === finish));
     const share = this.active && this.recording.length() ? this.moment / this.recording.length() : 1;
     scrub.value = String(Math.round(share * Number(scrub.max)));

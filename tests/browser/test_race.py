@@ -130,7 +130,10 @@ async def test_a_replay_runs_in_slow_motion_and_can_be_paused(stage: Stage) -> N
     await clock.pause_at(await stage.page.evaluate("Date.now() + 1000"))
     await stage.page.click("#replay")
     await clock.run_for(500)
+    icon = stage.page.locator("#replay use")
+    assert await icon.get_attribute("href") == "#i-pause"
     await stage.page.keyboard.press("r")
+    assert await icon.get_attribute("href") == "#i-play"
     at = await moment.get_attribute("aria-valuetext") or ""
     assert 230 <= float(at.removesuffix(" ms")) <= 250, "half a second at half speed, less a frame"
     await clock.run_for(200)
