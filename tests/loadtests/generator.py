@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,29 @@ def start(folder: Path, parameters: dict[str, Any]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
 
-def run(folder: Path, parameters: dict[str, Any]) -> Results:
-    process = start(folder, parameters)
+@contextmanager
+def ending(process: subprocess.Popen[bytes], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """End a process with the body, however that goes; where it fails, print what the process has logged."""
     try:
-        return Results(folder, process.wait(END_S))
+        yield process
+    except BaseException:
+        print(log.read_text(encoding="utf-8", errors="replace"))
+        raise
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def started(folder: Path, parameters: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a run that ends with the body."""
+    with ending(start(folder, parameters), folder / "log") as process:
+        yield process
+
+
+def run(folder: Path, parameters: dict[str, Any]) -> Results:
+    with started(folder, parameters) as process:
+        return Results(folder, process.wait(END_S))
 
 
 def measured_in(folder: Path) -> Iterator[tuple[Measurement, Path]]:

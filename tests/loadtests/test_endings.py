@@ -17,7 +17,7 @@ import pytest
 
 from tests.live import ROOT
 from tests.loadtests.conftest import Reference
-from tests.loadtests.generator import END_S, Results, group_of, measured_in, plan, prepare, run, start, until
+from tests.loadtests.generator import END_S, Results, group_of, measured_in, plan, prepare, run, started, until
 from tests.upstreams import closed_port, scripted_upstream
 
 REFUSALS = {"fault-u06": "429", "fault-400": "4xx", "fault-u07-503": "5xx", "fault-u08": "protocol"}
@@ -68,8 +68,7 @@ def test_the_slider_moves_a_running_load_and_stop_means_no_request_a_second_late
     for measurement, folder in measured_in(tmp_path):
         model = f"ref-50x{100 + int(folder.name)}+1ms"
         parameters = plan(("ref", reference.url, model), users=2, mix="fixed:20/20", duration_s=60.0, workers=2)
-        process = start(folder, parameters)
-        try:
+        with started(folder, parameters) as process:
             assert until(lambda model=model: reference.streams(model))
             (folder / "control.json").write_text('{"users": 8}')
             assert until(lambda: reference.report()["open"] > 5)
@@ -77,9 +76,6 @@ def test_the_slider_moves_a_running_load_and_stop_means_no_request_a_second_late
             stopped_ns = time.monotonic_ns()
             code = process.wait(END_S)
             time.sleep(max(0.0, 1.0 - (time.monotonic_ns() - stopped_ns) / 1e9))
-        finally:
-            process.kill()
-            process.wait()
         assert reference.report()["open"] == 0
         results = Results(folder)
         assert code in (0, 4)
@@ -96,16 +92,12 @@ def test_users_who_are_taken_away_ask_nothing_more_and_hear_their_answers_out(
 ) -> None:
     model = f"ref-20x40+{workers}ms"
     parameters = plan(("ref", reference.url, model), users=40, mix="fixed:20/40", duration_s=60.0, workers=workers)
-    process = start(tmp_path, parameters)
-    try:
+    with started(tmp_path, parameters) as process:
         assert until(lambda: reference.report()["open"] == 40)
         (tmp_path / "control.json").write_text('{"users": 0}')
         assert until(lambda: reference.report()["open"] == 0, 10), "one user a second would go for 40"
         (tmp_path / "control.json").write_text('{"stop": true}')
         assert process.wait(END_S) in (0, 4)
-    finally:
-        process.kill()
-        process.wait()
     counts = Results(tmp_path).block("ref")["requests"]
     assert (counts["interrupted"], counts["failed"]) == (0, 0)
     assert counts["ok"] == len(reference.streams(model)) >= 40
@@ -114,8 +106,7 @@ def test_users_who_are_taken_away_ask_nothing_more_and_hear_their_answers_out(
 def test_a_load_that_is_moved_again_and_again_follows_the_last_wish(tmp_path: Path, reference: Reference) -> None:
     model = "ref-20x10+3ms"
     target = ("ref", reference.url, model)
-    process = start(tmp_path, plan(target, users=2, mix="fixed:20/10", duration_s=60.0, workers=2))
-    try:
+    with started(tmp_path, plan(target, users=2, mix="fixed:20/10", duration_s=60.0, workers=2)) as process:
         assert until(lambda: reference.streams(model))
         for users in (400, 2, 300, 10):
             (tmp_path / "control.json").write_text(f'{{"users": {users}}}')
@@ -124,9 +115,6 @@ def test_a_load_that_is_moved_again_and_again_follows_the_last_wish(tmp_path: Pa
         assert until(lambda: 5 < reference.report()["open"] <= 10)
         (tmp_path / "control.json").write_text('{"stop": true}')
         assert process.wait(END_S) in (0, 4)
-    finally:
-        process.kill()
-        process.wait()
     results = Results(tmp_path)
     assert results.live[-1]["users"] == 10
     assert "Traceback" not in results.log
@@ -135,16 +123,12 @@ def test_a_load_that_is_moved_again_and_again_follows_the_last_wish(tmp_path: Pa
 def test_a_load_is_moved_while_its_users_are_still_coming(tmp_path: Path, reference: Reference) -> None:
     model = "ref-20x40+9ms"
     parameters = plan(("ref", reference.url, model), users=30, mix="fixed:20/40", duration_s=60.0, workers=2)
-    process = start(tmp_path, {**parameters, "ramp_s": 30.0})
-    try:
+    with started(tmp_path, {**parameters, "ramp_s": 30.0}) as process:
         assert until(lambda: reference.report()["open"] > 1)
         (tmp_path / "control.json").write_text('{"users": 31}')
         assert until(lambda: reference.report()["open"] == 31, 20), "the first ramp would still go on"
         (tmp_path / "control.json").write_text('{"stop": true}')
         assert process.wait(END_S) in (0, 4)
-    finally:
-        process.kill()
-        process.wait()
     assert "Traceback" not in Results(tmp_path).log
 
 
@@ -228,15 +212,11 @@ def test_a_killed_parent_leaves_no_orphan_and_its_results(tmp_path: Path, refere
 def test_a_lost_worker_is_said_and_does_not_pass(tmp_path: Path, reference: Reference) -> None:
     model = "ref-50x20+6ms"
     parameters = plan(("ref", reference.url, model), users=4, mix="fixed:20/20", duration_s=8.0, workers=2)
-    process = start(tmp_path, parameters)
-    try:
+    with started(tmp_path, parameters) as process:
         assert until(lambda: len(reference.streams(model)) > 4)
         workers = [pid for pid in group_of(process.pid) if pid != process.pid]
         os.kill(workers[0], signal.SIGKILL)
         code = process.wait(END_S)
-    finally:
-        process.kill()
-        process.wait()
     results = Results(tmp_path)
     assert code == 4, results.log
     assert any("lost" in reason for reason in results.summary["generator"]["reasons"])

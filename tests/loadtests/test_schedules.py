@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.loadtests.conftest import Reference
-from tests.loadtests.generator import END_S, Results, measured_in, plan, run, start, until
+from tests.loadtests.generator import END_S, Results, measured_in, plan, run, started, until
 
 TRACE = [[0.01 * k, 40 + k % 7, 5 + k % 11] for k in range(60)]
 
@@ -19,9 +19,10 @@ def numbers(results: Results) -> list[int]:
 def test_two_workers_and_one_process_give_the_same_histograms_for_a_trace(tmp_path: Path, reference: Reference) -> None:
     common = {"mode": "rate", "schedule": {"trace": TRACE}, "mix": "fixed:20/20"}
     target = ("ref", reference.url, "ref-500x200")
-    processes = [start(tmp_path / str(workers), plan(target, workers=workers, **common)) for workers in (1, 2)]
-    found = [Results(tmp_path / str(workers), processes[workers - 1].wait(END_S)) for workers in (1, 2)]
-    alone, together = found
+    folders = [tmp_path / str(workers) for workers in (1, 2)]
+    plans = [plan(target, workers=workers, **common) for workers in (1, 2)]
+    with started(folders[0], plans[0]) as one, started(folders[1], plans[1]) as two:
+        alone, together = (Results(folder, each.wait(END_S)) for folder, each in zip(folders, (one, two), strict=True))
     assert numbers(alone) == numbers(together) == list(range(len(TRACE)))
     ours, theirs = alone.block("ref"), together.block("ref")
     assert ours["requests"] == theirs["requests"]
@@ -56,10 +57,11 @@ def test_a_running_open_loop_takes_another_rate_and_keeps_its_times_and_numbers(
     model = "ref-200x5+2ms"
     schedule = {"kind": "constant", "rates": [[0, 5]]}
     target = ("ref", reference.url, model)
-    process = start(tmp_path, plan(target, mode="rate", schedule=schedule, workers=2, mix="fixed:20/5", duration_s=6.0))
-    assert until(lambda: len(reference.streams(model)) > 4)
-    (tmp_path / "control.json").write_text('{"rate": 40}')
-    results = Results(tmp_path, process.wait(END_S))
+    parameters = plan(target, mode="rate", schedule=schedule, workers=2, mix="fixed:20/5", duration_s=6.0)
+    with started(tmp_path, parameters) as process:
+        assert until(lambda: len(reference.streams(model)) > 4)
+        (tmp_path / "control.json").write_text('{"rate": 40}')
+        results = Results(tmp_path, process.wait(END_S))
     intended = {record["number"]: record["marks_us"]["intended"] for record in results.records}
     assert sorted(intended) == list(range(len(intended)))
     times = [intended[number] for number in sorted(intended)]

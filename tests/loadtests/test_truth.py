@@ -12,7 +12,7 @@ from statistics import median
 
 from tests.live import LiveApp
 from tests.loadtests.conftest import Reference
-from tests.loadtests.generator import END_S, STAMP, Results, measured_in, plan, run, start, until
+from tests.loadtests.generator import END_S, STAMP, Results, measured_in, plan, run, started, until
 
 START_MS, GAP_MS, TOKENS = 150, 25, 30
 
@@ -72,8 +72,7 @@ def test_a_simulator_whose_host_held_it_up_is_named_in_the_result(tmp_path: Path
     model = "h100x2-llama-70b"
     target = {"slug": model, "url": f"{live_app.sim_url}/v1", "model": model, "metrics_model": model}
     target["metrics_url"] = f"{live_app.sim_url}/metrics"
-    process = start(tmp_path, {**plan(users=4, mix="fixed:20/30", duration_s=5.0), "targets": [target]})
-    try:
+    with started(tmp_path, {**plan(users=4, mix="fixed:20/30", duration_s=5.0), "targets": [target]}) as process:
         assert until(lambda: (tmp_path / "live.jsonl").exists() and (tmp_path / "requests.jsonl").stat().st_size)
         os.kill(live_app.simulator.pid, signal.SIGSTOP)
         try:
@@ -81,9 +80,6 @@ def test_a_simulator_whose_host_held_it_up_is_named_in_the_result(tmp_path: Path
         finally:
             os.kill(live_app.simulator.pid, signal.SIGCONT)
         results = Results(tmp_path, process.wait(END_S))
-    finally:
-        process.kill()
-        process.wait()
     found = results.block(model)
     late_ms = found["server"]["most_late_ms"]
     assert late_ms > 160

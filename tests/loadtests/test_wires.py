@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.live import ROOT, LiveApp, free_port
-from tests.loadtests.generator import END_S, Results, measured_in, plan, run, start, until
+from tests.loadtests.generator import END_S, Results, ending, measured_in, plan, run, started, until
 from webapp.services.children import answers
 
 BACKEND = "wse3-llama-70b"
@@ -65,8 +65,7 @@ def test_a_user_of_the_socket_who_is_taken_away_hears_the_answer_out_and_hangs_u
 ) -> None:
     slow = "h100x2-llama-70b"
     target = (slow, live_app.ws_url, slow)
-    process = start(tmp_path, plan(target, wire="ws", users=3, mix="fixed:30/40", duration_s=60.0))
-    try:
+    with started(tmp_path, plan(target, wire="ws", users=3, mix="fixed:30/40", duration_s=60.0)) as process:
         assert until(lambda: (tmp_path / "live.jsonl").exists() and Results(tmp_path).live)
         assert until(lambda: Results(tmp_path).live[-1]["backends"][slow]["running"] == 3)
         connected = sockets_of(process.pid)
@@ -74,9 +73,6 @@ def test_a_user_of_the_socket_who_is_taken_away_hears_the_answer_out_and_hangs_u
         assert until(lambda: sockets_of(process.pid) <= connected - 3)
         (tmp_path / "control.json").write_text('{"stop": true}')
         assert process.wait(END_S) in (0, 4)
-    finally:
-        process.kill()
-        process.wait()
     assert {record["outcome"] for record in Results(tmp_path).records} == {"done"}
 
 
@@ -153,7 +149,7 @@ def test_locusts_own_page_says_what_it_was_not_told_and_starts_once_it_is(tmp_pa
     command = [*LOCUST, "--web-host", "127.0.0.1", "--web-port", str(port), "--backend", BACKEND]
     with open(log, "wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stderr=output, stdin=subprocess.DEVNULL)
-    try:
+    with ending(process, log):
         assert until(lambda: answers(f"http://127.0.0.1:{port}/"))
         press(port, "swarm", host="")
         assert until(lambda: "not started: Say where" in log.read_text())
@@ -164,9 +160,6 @@ def test_locusts_own_page_says_what_it_was_not_told_and_starts_once_it_is(tmp_pa
         assert until(lambda: "lists no models" in log.read_text())
         process.terminate()
         assert process.wait(END_S) == 2
-    finally:
-        process.kill()
-        process.wait()
     assert "Traceback" not in log.read_text()
 
 
