@@ -224,7 +224,8 @@ class Conductor:
         elif ended == INTERRUPTED and self._plan is None:
             ended = STOPPED  # without a plan a run ends when somebody ends it
         summary = collector.finish(ended, len(self._lost()))
-        if self._plan is not None or collector.plan.slo:  # without either, Locust's own codes hold
+        measured = any(block["requests"]["asked"] for block in summary["backends"].values())
+        if self._plan is not None or collector.plan.slo or not measured:  # else Locust's own codes hold
             self.environment.process_exit_code = summary["exit_code"]
         for line in loadsummary.table(summary):
             log.info(line)

@@ -18,6 +18,7 @@ import orjson
 from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
+from locust.runners import WorkerRunner
 
 from loadtests import plain
 from loadtests.conductor import install
@@ -40,7 +41,11 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
 def install_conductor(environment: Environment, **_: Any) -> None:
     options: Any = environment.parsed_options
     out = _out or (options.out if options else "")
-    if _plan is None and options and not options.user_classes:
+    if _plan is None and isinstance(environment.runner, WorkerRunner):
+        # Which of them are to come, its master says: it alone knows what was chosen.
+        available: Any = environment.available_user_classes
+        environment.user_classes = list(available.values())
+    elif _plan is None and options and not options.user_classes:
         environment.user_classes = [WIRE_CLASSES[options.wire]]
     install(environment, _plan, Path(out) if out else None)
     gc.collect()

@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
 from tests.live import ROOT, LiveApp, free_port
+from tests.loadtests.conftest import Reference
 from tests.loadtests.generator import END_S, Results, ending, measured_in, plan, run, started, until
 from webapp.services.children import answers
 
@@ -123,6 +125,33 @@ def test_plain_locust_works_with_workers(tmp_path: Path, live_app: LiveApp) -> N
     assert counts["failed"] == 0
     assert {record["user"] % 2 for record in results.records} == {0, 1}
     assert results.live[-1]["users"] == 2
+
+
+def test_only_plain_locusts_master_is_told_the_wire(tmp_path: Path, live_app: LiveApp) -> None:
+    port = str(free_port())
+    shared = {"cwd": ROOT, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+    master = ["-H", live_app.url, "--headless", "-u", "2", "-r", "10", "-t", "5s", "--out", str(tmp_path)]
+    master += ["--wire", "ws", "--backend", BACKEND, "--mix", "fixed:20/10"]
+    master += ["--master", "--expect-workers", "1", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+    worker = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
+    with ExitStack() as stack:
+        processes = []
+        for name, arguments in (("master", master), ("worker", worker)):
+            log = tmp_path / f"{name}.log"
+            with open(log, "wb") as output:
+                process = subprocess.Popen([*LOCUST, *arguments], stdout=output, **shared)
+            processes.append(stack.enter_context(ending(process, log)))
+        assert [process.wait(END_S) for process in processes] == [0, 0]
+    assert Results(tmp_path).block(BACKEND)["requests"]["ok"] > 2
+    assert re.search(rf"WS +{BACKEND} ", (tmp_path / "master.log").read_text())
+
+
+def test_plain_locust_that_measured_nothing_does_not_pass(tmp_path: Path, reference: Reference) -> None:
+    command = [*LOCUST, "-H", reference.url, "--headless", "-u", "1", "-t", "2s", "--out", str(tmp_path)]
+    command += ["--wire", "direct", "--backend", "ref-50x20+60000ms"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=END_S)
+    assert Results(tmp_path).block("ref-50x20+60000ms")["requests"]["interrupted"] == 1
+    assert done.returncode == 4, done.stderr
 
 
 @pytest.mark.parametrize(
