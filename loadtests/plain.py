@@ -11,15 +11,22 @@ import orjson
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
+from loadtests.users import WIRE_CLASSES
 from webapp.core.loadplan import CAPS, Behaviour, Plan, Target
 
 FOREVER_S = CAPS.duration_s
+DEFAULT_WIRE = "sse"
 
 
 def add_options(parser: LocustArgumentParser) -> None:
     """Add ours to Locust's options; its web page shows them too."""
     group = parser.add_argument_group("Splitsecond")
-    group.add_argument("--wire", choices=["sse", "ws", "direct"], default="sse", help="which of the app's wires")
+    group.add_argument(
+        "--wire",
+        choices=["sse", "ws", "direct"],
+        default=DEFAULT_WIRE,
+        help="which of the app's wires; a user class that is named has its own",
+    )
     group.add_argument("--backend", default="", help="backends to ask, separated by commas (default: all)")
     group.add_argument("--mix", default="chat", help="prompt mix: chat, conversation, code, 8k, fixed:IN/OUT, …")
     group.add_argument("--slo", default="", help="such as voice, or ttft:500 tpot:50 e2e:10000 (ms)")
@@ -36,15 +43,16 @@ def plan_of(environment: Environment) -> Plan:
     host = str(environment.host or options.host or "").rstrip("/")
     if not host:
         raise ValueError("Say where: -H http://127.0.0.1:8000")
+    wire = wire_of(environment)
     slugs = [slug.strip() for slug in options.backend.split(",") if slug.strip()]
-    base = host if options.wire == "direct" else f"{host}/v1"
+    base = host if wire == "direct" else f"{host}/v1"
     slugs = slugs or models(base)
     scheme, parts = ("wss" if host.startswith("https") else "ws"), urlsplit(host)
-    url = f"{scheme}://{parts.netloc}/ws/arena/" if options.wire == "ws" else base
+    url = f"{scheme}://{parts.netloc}/ws/arena/" if wire == "ws" else base
     run_s = float(getattr(options, "run_time", 0) or 0)
     plan = Plan(
         targets=tuple(Target(slug, url, slug) for slug in slugs[:8]),
-        wire=options.wire,
+        wire=wire,
         users=0,
         behaviour=Behaviour(think_s=options.think, patience_s=options.patience),
         duration_s=run_s or FOREVER_S,
@@ -56,6 +64,22 @@ def plan_of(environment: Environment) -> Plan:
         seed=options.seed,
     )
     return replace(plan, grace_s=0.0 if run_s else FOREVER_S).checked()
+
+
+def wire_of(environment: Environment) -> str:
+    """Return the wire of the user classes that were named, on the command line or in the page; without, --wire's.
+
+    Raises ValueError where they have not one wire.
+    """
+    options: Any = environment.parsed_options
+    chosen = environment.user_classes if options.user_classes else []
+    named = {wire: user.__name__ for user in chosen for wire, base in WIRE_CLASSES.items() if issubclass(user, base)}
+    if len(named) > 1:
+        raise ValueError(f"{' and '.join(sorted(named.values()))} have different wires; name one of them.")
+    wire = next(iter(named), options.wire)
+    if options.wire not in (wire, DEFAULT_WIRE):
+        raise ValueError(f"{named[wire]} has the wire {wire}; leave --wire {options.wire} out.")
+    return str(wire)
 
 
 def models(base: str) -> list[str]:

@@ -146,6 +146,20 @@ def test_only_plain_locusts_master_is_told_the_wire(tmp_path: Path, live_app: Li
     assert re.search(rf"WS +{BACKEND} ", (tmp_path / "master.log").read_text())
 
 
+@pytest.mark.parametrize(("user", "wire"), [("ChatSocketUser", "ws"), ("DirectUser", "direct")])
+def test_a_user_class_that_plain_locust_is_given_asks_over_its_own_wire(
+    user: str, wire: str, tmp_path: Path, live_app: LiveApp
+) -> None:
+    host = f"{live_app.sim_url}/v1" if wire == "direct" else live_app.url
+    command = [*LOCUST, "-H", host, "--headless", "-u", "1", "-t", "3s", "--out", str(tmp_path)]
+    command += ["--backend", BACKEND, "--mix", "fixed:20/10", user]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=END_S)
+    assert done.returncode == 0, done.stderr
+    results = Results(tmp_path)
+    assert results.summary["plan"]["wire"] == wire
+    assert results.block(BACKEND)["requests"]["ok"] > 0
+
+
 def test_plain_locust_that_measured_nothing_does_not_pass(tmp_path: Path, reference: Reference) -> None:
     command = [*LOCUST, "-H", reference.url, "--headless", "-u", "1", "-t", "2s", "--out", str(tmp_path)]
     command += ["--wire", "direct", "--backend", "ref-50x20+60000ms"]
@@ -161,6 +175,8 @@ def test_plain_locust_that_measured_nothing_does_not_pass(tmp_path: Path, refere
         (["-H", "http://127.0.0.1:9"], "http://127.0.0.1:9/v1/models lists no models"),
         ([], "Say where: -H http://127.0.0.1:8000"),
         (["--processes", "2"], "Say where: -H http://127.0.0.1:8000"),
+        (["-H", "http://127.0.0.1:9", "ChatSocketUser", "DirectUser"], "ChatSocketUser and DirectUser have different"),
+        (["-H", "http://127.0.0.1:9", "--wire", "ws", "DirectUser"], "DirectUser has the wire direct; leave --wire ws"),
     ],
 )
 def test_plain_locust_ends_at_once_where_it_cannot_be_run_and_says_why(arguments: list[str], sentence: str) -> None:
