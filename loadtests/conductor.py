@@ -80,7 +80,8 @@ class Conductor:
                 gevent.spawn(self._quit)
             raise gevent.GreenletExit from None  # Locust's start ends here: users would come who have nowhere to go
         if isinstance(self._runner, MasterRunner):
-            workers = [worker.id for worker in self._runner.clients.all]
+            # As Locust deals users to the workers of one host, so that the first numbers are all there.
+            workers = sorted(worker.id for worker in self._runner.clients.all)
             data = {"plan": orjson.dumps(plan.as_data()), "start_s": start_s, "workers": len(workers)}
             self._untold = {id: {**data, "worker": place} for place, id in enumerate(workers)}
             self._tell()

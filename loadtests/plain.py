@@ -15,6 +15,7 @@ from loadtests.users import WIRE_CLASSES
 from webapp.core.loadplan import CAPS, Behaviour, Plan, Target
 
 FOREVER_S = CAPS.duration_s
+MOST = 8  # backends, where nobody says which
 DEFAULT_WIRE = "sse"
 
 
@@ -27,7 +28,11 @@ def add_options(parser: LocustArgumentParser) -> None:
         default=DEFAULT_WIRE,
         help="which of the app's wires; a user class that is named has its own",
     )
-    group.add_argument("--backend", default="", help="backends to ask, separated by commas (default: all)")
+    group.add_argument(
+        "--backend",
+        default="",
+        help=f"backends to ask, separated by commas (default: the first listed, one for each user, at most {MOST})",
+    )
     group.add_argument("--mix", default="chat", help="prompt mix: chat, conversation, code, 8k, fixed:IN/OUT, …")
     group.add_argument("--slo", default="", help="such as voice, or ttft:500 tpot:50 e2e:10000 (ms)")
     group.add_argument("--think", type=float, default=0.0, help="mean pause between a user's questions, seconds")
@@ -46,12 +51,12 @@ def plan_of(environment: Environment) -> Plan:
     wire = wire_of(environment)
     slugs = [slug.strip() for slug in options.backend.split(",") if slug.strip()]
     base = host if wire == "direct" else f"{host}/v1"
-    slugs = slugs or models(base)
+    slugs = slugs or models(base)[: min(MOST, options.num_users or MOST)]
     scheme, parts = ("wss" if host.startswith("https") else "ws"), urlsplit(host)
     url = f"{scheme}://{parts.netloc}/ws/arena/" if wire == "ws" else base
     run_s = float(getattr(options, "run_time", 0) or 0)
     plan = Plan(
-        targets=tuple(Target(slug, url, slug) for slug in slugs[:8]),
+        targets=tuple(Target(slug, url, slug) for slug in slugs),
         wire=wire,
         users=0,
         behaviour=Behaviour(think_s=options.think, patience_s=options.patience),

@@ -160,6 +160,16 @@ def test_a_user_class_that_plain_locust_is_given_asks_over_its_own_wire(
     assert results.block(BACKEND)["requests"]["ok"] > 0
 
 
+def test_plain_locust_asks_no_more_backends_than_it_has_users(tmp_path: Path, live_app: LiveApp) -> None:
+    port = str(free_port())
+    command = [*LOCUST, "-H", live_app.url, "--headless", "-u", "3", "-r", "10", "-t", "5s", "--out", str(tmp_path)]
+    command += ["--mix", "fixed:20/2", "--processes", "2", "--master-bind-port", port, "--master-port", port]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=END_S, start_new_session=True)
+    asked = {slug: block["requests"]["asked"] for slug, block in Results(tmp_path).summary["backends"].items()}
+    assert len(asked) == 3
+    assert all(asked.values()), asked
+
+
 def test_plain_locust_that_measured_nothing_does_not_pass(tmp_path: Path, reference: Reference) -> None:
     command = [*LOCUST, "-H", reference.url, "--headless", "-u", "1", "-t", "2s", "--out", str(tmp_path)]
     command += ["--wire", "direct", "--backend", "ref-50x20+60000ms"]
@@ -175,6 +185,7 @@ def test_plain_locust_that_measured_nothing_does_not_pass(tmp_path: Path, refere
         (["-H", "http://127.0.0.1:9"], "http://127.0.0.1:9/v1/models lists no models"),
         ([], "Say where: -H http://127.0.0.1:8000"),
         (["--processes", "2"], "Say where: -H http://127.0.0.1:8000"),
+        (["-H", "http://127.0.0.1:9", "--backend", "a,b,c,d,e,f,g,h,i"], "At most eight backends in one run"),
         (["-H", "http://127.0.0.1:9", "ChatSocketUser", "DirectUser"], "ChatSocketUser and DirectUser have different"),
         (["-H", "http://127.0.0.1:9", "--wire", "ws", "DirectUser"], "DirectUser has the wire direct; leave --wire ws"),
     ],
