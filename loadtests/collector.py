@@ -157,9 +157,10 @@ class Collector:
         if self.pairing is not None:
             found["pairs"] = self.pairing.verdicts()
         if lost:
-            generator = found["generator"]
-            generator["reasons"].append(f"{lost} of {self._sources} generator processes were lost with their requests.")
-            generator["verdict"] = LIMITED
+            why = f"{lost} of {self._sources} generator processes were lost with their requests."
+            for generator in (found["generator"], *(block["generator"] for block in found["backends"].values())):
+                generator["reasons"].append(why)
+                generator["verdict"] = LIMITED
             found["exit_code"] = found["exit_code"] or 4
         return found
 

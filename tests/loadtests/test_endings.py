@@ -219,5 +219,7 @@ def test_a_lost_worker_is_said_and_does_not_pass(tmp_path: Path, reference: Refe
         code = process.wait(END_S)
     results = Results(tmp_path)
     assert code == 4, results.log
-    assert any("lost" in reason for reason in results.summary["generator"]["reasons"])
+    for generator in (results.summary["generator"], results.block("ref")["generator"]):
+        assert any("lost" in reason for reason in generator["reasons"])
+        assert generator["verdict"] == "generator-limited"
     assert results.block("ref")["requests"]["ok"] > 0
