@@ -147,6 +147,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Pat
         (Wishes((BACKEND,), trace="0\n" + "".join(f"{1 + k / 1001}\n" for k in range(1001))), "within a second"),
         (Wishes((BACKEND,), spike="inf@1"), "--spike wants"),
         (Wishes((BACKEND,), spike="2.5@1"), "--spike wants"),
+        (Wishes((BACKEND,), spike="10@99", duration_s=5), "--spike 10@99 lies beyond the run, which lasts 5 s"),
         (Wishes((BACKEND,), duration_s=1e9), "A run lasts"),
         (Wishes((BACKEND,), patience_s=float("nan")), "has to be finite"),
         (Wishes((BACKEND,), grace_s=-1.0), "cannot be negative"),

@@ -276,6 +276,10 @@ def test_wishes_become_schedules(rows: None) -> None:
     assert [plan.users_at(at_s) for at_s in (0, 15, 30, 60, 90)] == [0, 5, 10, 30, 50]
     plan, _ = loadplans.plan(Wishes(("x",), stages="10:30s,50:1m", arrival="poisson"), WHERE)
     assert (plan.mode, plan.schedule.rates) == ("rate", ((0.0, 0.0), (30.0, 10.0), (90.0, 50.0)))
+    plan, _ = loadplans.plan(Wishes(("x",), trace="100\n101\n103\n145\n150\n"), WHERE)
+    assert (plan.duration_s, plan.schedule.beyond(plan.duration_s)) == (51.0, 0)
+    plan, _ = loadplans.plan(Wishes(("x",), trace="100\n101\n103\n145\n150\n", duration_s=30), WHERE)
+    assert (plan.duration_s, plan.schedule.beyond(plan.duration_s)) == (30.0, 2)
     for stages in ("10", "10:soon", "10:30s,", "2000:10s"):
         with pytest.raises(Refusal, match=r"--stages wants|At most"):
             loadplans.plan(Wishes(("x",), stages=stages), WHERE)

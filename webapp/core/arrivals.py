@@ -57,6 +57,10 @@ class Schedule:
         """Yield one worker's arrivals: every `workers`-th of the one schedule, so that together they are all of it."""
         return (arrival for arrival in self.arrivals(seed, duration_s) if arrival.number % workers == worker)
 
+    def beyond(self, duration_s: float) -> int:
+        """Return how many arrivals of a trace come too late for a run of `duration_s`."""
+        return sum(at_s >= duration_s for at_s, _, _ in self.trace)
+
     def most(self) -> float:
         """Return the highest rate per second."""
         return max((rate for _, rate in self.rates), default=0.0)

@@ -72,7 +72,7 @@ def summarise(
         block["versions"] = dict(versions)
         watched = (servers or {}).get(slug, ServerWatch())
         block["server"] = watched.summary(backend.delivered_tokens, backend.gone, elapsed_ns / 1e9)
-        block["warnings"] += watched.warnings()
+        block["warnings"] += [*_left_out(plan), *watched.warnings()]
     reasons = together(why)
     code = exit_code(stats, plan.slugs, bool(reasons))
     if ended == INTERRUPTED:
@@ -91,6 +91,12 @@ def summarise(
         "ended": ended,
         "exit_code": code,
     }
+
+
+def _left_out(plan: Plan) -> list[str]:
+    """Return in a sentence what of a trace was no part of the run, [] for nothing."""
+    late, count = plan.schedule.beyond(plan.duration_s), len(plan.schedule.trace)
+    return [f"{late:,} of the trace's {count:,} arrivals lie beyond the run's {plan.duration_s:g} s."] if late else []
 
 
 def own_reasons(slugs: Sequence[str], stats: LoadStats, watch: Watch) -> dict[str, list[str]]:

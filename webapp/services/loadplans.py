@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import floor, inf
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from webapp.core.loadplan import Behaviour, Plan, Target
 from webapp.core.spec import BackendSpec
 from webapp.services.scenarios import scenarios
 
+DURATION_S = 30.0  # unless said otherwise, or by stages or a trace
 WARMUP, COOLDOWN = 0.1, 0.05  # shares of a run that are cut, unless said otherwise
 MAX_FILE_BYTES = 64 << 20
 STAGE = re.compile(r"(?P<level>\d+(?:\.\d+)?):(?P<time>\d+(?:\.\d+)?)(?P<unit>s|m|h|)")
@@ -45,7 +46,8 @@ class Wishes:
     run, `steps` "1,5,10", `spike` "COUNT@SECONDS", `trace` the text of a CSV file, `prompts` that of a file of prompts.
     `kind` is one of loadplan.KINDS: a search goes from `users` to `up_to`, a sweep through `loads`, the first of which
     is also `users` or `rate`. `stages` is "10:30s,50:1m": to 10 within 30 s, then to 50 within a minute; requests per
-    second where `arrival` says how they arrive, else users. They replace the duration by their sum.
+    second where `arrival` says how they arrive, else users. They replace the duration by their sum; a trace is a
+    duration, too, where none is given.
     """
 
     backends: tuple[str, ...] = ()
@@ -62,7 +64,7 @@ class Wishes:
     stages: str = ""
     spike: str = ""
     trace: str = ""
-    duration_s: float = 30.0
+    duration_s: float | None = None
     warmup_s: float | None = None
     cooldown_s: float | None = None
     grace_s: float = 30.0
@@ -94,11 +96,10 @@ def plan(wishes: Wishes, where: Where) -> tuple[Plan, dict[str, str]]:
     Raises Refusal with one sentence.
     """
     try:
-        if wishes.stages:
-            wishes = replace(wishes, duration_s=_stages(wishes)[-1][0])
+        duration_s = _duration_s(wishes)
         specs = [_spec(slug) for slug in wishes.backends]
         targets, secrets = _targets(specs, wishes, where)
-        schedule = _schedule(wishes)
+        schedule = _schedule(wishes, duration_s)
         prompts = _prompts(wishes)
         mode = "rate" if schedule is not None else "pairs" if wishes.kind == "ab" else "users"
         timed = schedule is not None and bool(schedule.spikes or schedule.trace)
@@ -113,11 +114,11 @@ def plan(wishes: Wishes, where: Where) -> tuple[Plan, dict[str, str]]:
             stages=_stages(wishes) if mode == "users" else (),
             schedule=schedule or Schedule(),
             behaviour=Behaviour(wishes.think_s, wishes.patience_s, wishes.read_bytes_per_s, wishes.reconnect_s),
-            duration_s=wishes.duration_s,
-            warmup_s=_cut(wishes.warmup_s, 0.0 if timed else WARMUP, wishes.duration_s),
-            cooldown_s=_cut(wishes.cooldown_s, 0.0 if timed else COOLDOWN, wishes.duration_s),
+            duration_s=duration_s,
+            warmup_s=_cut(wishes.warmup_s, 0.0 if timed else WARMUP, duration_s),
+            cooldown_s=_cut(wishes.cooldown_s, 0.0 if timed else COOLDOWN, duration_s),
             grace_s=wishes.grace_s,
-            ramp_s=min(wishes.duration_s * WARMUP, 30.0) if mode != "rate" and not wishes.stages else 0.0,
+            ramp_s=min(duration_s * WARMUP, 30.0) if mode != "rate" and not wishes.stages else 0.0,
             mix=wishes.mix,
             turns=wishes.turns,
             prompts=prompts,
@@ -183,7 +184,16 @@ def _targets(specs: Sequence[BackendSpec], wishes: Wishes, where: Where) -> tupl
     return tuple(targets), secrets
 
 
-def _schedule(wishes: Wishes) -> Schedule | None:
+def _duration_s(wishes: Wishes) -> float:
+    if wishes.stages:
+        return _stages(wishes)[-1][0]
+    if wishes.duration_s is not None:
+        return wishes.duration_s
+    # What arrives at a run's end is no part of it, so a trace needs a little more than its length.
+    return floor(arrivals.read_trace(wishes.trace)[-1][0]) + 1.0 if wishes.trace else DURATION_S
+
+
+def _schedule(wishes: Wishes, duration_s: float) -> Schedule | None:
     """Return the open loop's schedule, None for closed loops."""
     kind, cv = wishes.arrival or "poisson", wishes.cv if wishes.arrival == "gamma" else 1.0
     if wishes.trace:
@@ -191,10 +201,10 @@ def _schedule(wishes: Wishes) -> Schedule | None:
     found = None
     if wishes.ramp:
         start, end = _numbers(wishes.ramp, ":", "--ramp wants FROM:TO requests per second, such as 1:50.", 2)
-        found = arrivals.ramp(kind, start, end, wishes.duration_s, cv)
+        found = arrivals.ramp(kind, start, end, duration_s, cv)
     elif wishes.steps:
         rates = _numbers(wishes.steps, ",", "--steps wants requests per second, such as 5,10,20.")
-        found = arrivals.steps(kind, rates, wishes.duration_s, cv)
+        found = arrivals.steps(kind, rates, duration_s, cv)
     elif wishes.stages and wishes.arrival:
         found = Schedule(kind, _stages(wishes), cv)
     elif wishes.rate is not None:
@@ -204,6 +214,8 @@ def _schedule(wishes: Wishes) -> Schedule | None:
         count, at_s = _numbers(wishes.spike, "@", sentence, 2)
         if count != int(count):
             raise Refusal(sentence)
+        if at_s >= duration_s:
+            raise Refusal(f"--spike {wishes.spike} lies beyond the run, which lasts {duration_s:g} s (--duration).")
         found = replace(found or Schedule(kind), spikes=((at_s, int(count)),))
     if found is None and wishes.arrival:
         raise Refusal("--arrival needs a --rate (or --ramp, --steps, --stages).")

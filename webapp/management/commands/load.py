@@ -33,7 +33,6 @@ WHAT = (
     "report: write report.html of --out again; charts: write its charts as SVG, PNG and PDF"
 )
 LOADS = ("users", "rate", "ramp", "steps", "stages", "trace")
-DURATION_S = 30.0
 LOOK_S = 0.5
 SAY_EVERY = 4  # looks
 REASONS = "Exit codes: 0 pass, 1 errors in the run, 2 not run, 3 SLO missed, 4 not measurable."
@@ -59,7 +58,8 @@ class Command(BaseCommand):
             help="10:30s,50:5m: to 10 users in 30 s, to 50 in 5 min; with --arrival, requests per second")  # fmt: skip
         add("--spike", default="", metavar="COUNT@SECONDS", help="so many requests at one instant")
         add("--trace", type=Path, metavar="CSV", help="replay times and lengths")
-        add("--duration", type=float, metavar="S", help="seconds, of each run of a search or sweep (default 30)")
+        add("--duration", type=float, metavar="S",
+            help="seconds, of each run of a search or sweep (default 30, of a trace its length)")  # fmt: skip
         add("--warmup", type=float, metavar="S", help="cut from the beginning (default a tenth)")
         add("--cooldown", type=float, metavar="S", help="cut from the end (default a twentieth)")
         add("--grace", type=float, default=30.0, metavar="S", help="wait so long for answers that are still coming")
@@ -212,7 +212,7 @@ def _wishes(options: dict[str, Any]) -> Wishes:
         stages=options["stages"],
         spike=options["spike"],
         trace=read_text(options["trace"], "trace") if options["trace"] else "",
-        duration_s=DURATION_S if options["duration"] is None else options["duration"],
+        duration_s=options["duration"],
         warmup_s=options["warmup"],
         cooldown_s=options["cooldown"],
         grace_s=options["grace"],
