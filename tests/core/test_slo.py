@@ -21,7 +21,21 @@ def test_presets_are_known_by_name_and_may_change_their_share() -> None:
     assert not slo.parse("")
 
 
-@pytest.mark.parametrize("text", ["ttft", "at:0.9", "ttft:soon", "speed:5", "at:2", "voice ttft:5", "tpot:-1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ttft",
+        "at:0.9",
+        "ttft:soon",
+        "speed:5",
+        "at:2",
+        "voice ttft:5",
+        "tpot:-1",
+        "ttft:100 ttft:200",
+        "e2e:9 e2el:8",
+        "voice at:0.9 at:0.8",
+    ],
+)
 def test_a_wrong_slo_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"\.$"):
         slo.parse(text)

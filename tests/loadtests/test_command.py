@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 from tests.live import ROOT, LiveApp
 from tests.loadtests.generator import environment_of
 from webapp.core.loadplan import Plan, Target
-from webapp.management.commands.load import Command
+from webapp.management.commands.load import Command, _wishes
 from webapp.services.loadplans import Refusal, Where, Wishes, plan
 
 BACKEND = "wse3-llama-70b"
@@ -111,6 +111,13 @@ def test_a_series_of_which_nothing_was_measured_leaves_no_results_of_an_earlier_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.json"]
 
 
+def test_prompts_of_a_file_are_named_so_that_runs_of_two_files_can_be_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('"Hello"\n')
+    arguments = ["--backend", BACKEND, "--out", str(tmp_path), "--prompts", str(tmp_path / "own.jsonl")]
+    options = Command().create_parser("manage.py", "load").parse_args(arguments)
+    assert _wishes(vars(options)).mix == "file:own.jsonl"
+
+
 def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Path) -> None:
     one, file, picture = ["--backend", BACKEND], tmp_path / "file", tmp_path / "picture"
     file.touch()
@@ -123,6 +130,7 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Pat
         ([*one, "--trace", str(tmp_path / "none")], "cannot be read: No such file or directory"),
         ([*one, "--prompts", str(picture)], "is not text in UTF-8"),
         ([*one, "--trace", str(file)], "is empty"),
+        ([*one, "--prompts", str(tmp_path / "own.jsonl"), "--mix", "code"], "Give one of --prompts and --mix"),
         ([*one, "--users", "0"], "--users wants at least one"),
         (["sweep", *one, "--users", "0,4"], "--users wants at least one"),
         ([*one, "--users", "2", "--rate", "2"], "Give one of --users and --rate"),
@@ -148,6 +156,15 @@ def test_what_cannot_be_run_is_refused_in_one_sentence(rows: None, tmp_path: Pat
         (Wishes((BACKEND,), spike="inf@1"), "--spike wants"),
         (Wishes((BACKEND,), spike="2.5@1"), "--spike wants"),
         (Wishes((BACKEND,), spike="10@99", duration_s=5), "--spike 10@99 lies beyond the run, which lasts 5 s"),
+        (Wishes((BACKEND,), users=6, spike="5@2"), "leave it or --users out"),
+        (Wishes((BACKEND,), stages="4:3s,8:3s", spike="5@2"), "leave it or --stages out"),
+        (Wishes((BACKEND,), trace="0\n1\n", spike="5@0"), "--spike adds nothing to a --trace"),
+        (Wishes((BACKEND,), wire="ws", read_bytes_per_s=500.0), "--slow-readers read over --wire sse or direct"),
+        (Wishes((BACKEND,), reconnect_s=1.0), "--reconnect needs --wire ws, not sse"),
+        (Wishes((BACKEND,), prompts='"Hello"', turns=3), "leave --turns out"),
+        (Wishes((BACKEND,), mix="scenario:chat", turns=3), "leave --turns out"),
+        (Wishes((BACKEND,), slo="ttft:100 ttft:200"), "ttft stands there twice"),
+        (Wishes((BACKEND,), kind="sweep", users=1, loads=(1.0, 1.0)), "A sweep names each of its loads once"),
         (Wishes((BACKEND,), duration_s=1e9), "A run lasts"),
         (Wishes((BACKEND,), patience_s=float("nan")), "has to be finite"),
         (Wishes((BACKEND,), grace_s=-1.0), "cannot be negative"),

@@ -242,6 +242,7 @@ class Plan:
                 f"A search begins with 1 user or more and ends with {most} or fewer.",
             ),
             (sweep and not 1 <= len(self.loads) <= MOST_LOADS, f"A sweep has 1 to {MOST_LOADS} loads."),
+            (len(set(self.loads)) < len(self.loads), "A sweep names each of its loads once."),
             (sweep and min(self.loads, default=1) <= 0, "Each load of a sweep has to be more than nothing."),
         ]
 

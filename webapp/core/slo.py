@@ -93,18 +93,21 @@ def parse(text: str) -> Slo:
     name = words[0].lower()
     if name in PRESETS:
         preset = PRESETS[name]
-        target = _target(words[1]) if len(words) == 2 and words[1].startswith("at:") else preset.target
-        if len(words) > 1 and not words[1].startswith("at:"):
-            raise ValueError("An SLO is a preset or limits, not both.")
+        if len(words) > 2 or any(not word.startswith("at:") for word in words[1:]):
+            raise ValueError("An SLO is a preset, perhaps with its share (at:0.99), or limits, not both.")
+        target = _target(words[1]) if len(words) == 2 else preset.target
         return Slo(preset.limits_ms, target, preset.name)
     limits: dict[str, float] = {}
     target = TARGET
+    names = [_figure(word) for word in words]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise ValueError(f"An SLO has one limit for each figure; {twice} stands there twice.")
     for word in words:
-        figure, colon, number = word.lower().partition(":")
+        _, colon, number = word.partition(":")
+        figure = _figure(word)
         if figure == "at" and colon:
             target = _target(word)
             continue
-        figure = {"e2el": "e2e"}.get(figure, figure)
         if not colon or figure not in FIGURES:
             known = ", ".join([*PRESETS, *(f"{name}:MS" for name in FIGURES)])
             raise ValueError(f"There is no SLO {word!r}; there are {known}.")
@@ -112,6 +115,12 @@ def parse(text: str) -> Slo:
     if not limits:
         raise ValueError(f"{words[0]!r} is a share of nothing; give it a limit, such as ttft:500 {words[0]}.")
     return Slo(tuple((figure, limits[figure]) for figure in FIGURES if figure in limits), target)
+
+
+def _figure(word: str) -> str:
+    """Return what a limit is about; e2el is what vLLM calls e2e."""
+    name = word.lower().partition(":")[0]
+    return {"e2el": "e2e"}.get(name, name)
 
 
 def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:

@@ -96,6 +96,7 @@ def plan(wishes: Wishes, where: Where) -> tuple[Plan, dict[str, str]]:
     Raises Refusal with one sentence.
     """
     try:
+        _check(wishes)
         duration_s = _duration_s(wishes)
         specs = [_spec(slug) for slug in wishes.backends]
         targets, secrets = _targets(specs, wishes, where)
@@ -182,6 +183,22 @@ def _targets(specs: Sequence[BackendSpec], wishes: Wishes, where: Where) -> tupl
         metrics = f"{upstream.removesuffix('/v1')}/metrics" if spec.kind == "openai" else ""
         targets.append(Target(slug, url, model, spec.label, spec.badge, name, metrics, spec.model))
     return tuple(targets), secrets
+
+
+def _check(wishes: Wishes) -> None:
+    """Refuse what has no effect beside something else: recorded with the run, it would look as if it had had one."""
+    closed = "--users" if wishes.users is not None else "--stages" if wishes.stages and not wishes.arrival else ""
+    turns = wishes.turns > 1
+    for wrong, sentence in (
+        (wishes.spike and closed, f"--spike is for open loops, which have no users; leave it or {closed} out."),
+        (wishes.spike and wishes.trace, "--spike adds nothing to a --trace, which says when each request leaves."),
+        (wishes.read_bytes_per_s and wishes.wire == "ws", "--slow-readers read over --wire sse or direct, not ws."),
+        (wishes.reconnect_s and wishes.wire != "ws", f"--reconnect needs --wire ws, not {wishes.wire}."),
+        (wishes.prompts and turns, "--prompts are questions without a second turn; leave --turns out."),
+        (wishes.mix.startswith("scenario:") and turns, "--mix scenario:… has its own turns; leave --turns out."),
+    ):
+        if wrong:
+            raise Refusal(sentence)
 
 
 def _duration_s(wishes: Wishes) -> float:

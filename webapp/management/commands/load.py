@@ -33,6 +33,7 @@ WHAT = (
     "report: write report.html of --out again; charts: write its charts as SVG, PNG and PDF"
 )
 LOADS = ("users", "rate", "ramp", "steps", "stages", "trace")
+MIX = "chat"
 LOOK_S = 0.5
 SAY_EVERY = 4  # looks
 REASONS = "Exit codes: 0 pass, 1 errors in the run, 2 not run, 3 SLO missed, 4 not measurable."
@@ -63,7 +64,7 @@ class Command(BaseCommand):
         add("--warmup", type=float, metavar="S", help="cut from the beginning (default a tenth)")
         add("--cooldown", type=float, metavar="S", help="cut from the end (default a twentieth)")
         add("--grace", type=float, default=30.0, metavar="S", help="wait so long for answers that are still coming")
-        add("--mix", default="chat", help="chat, conversation, code, 8k, fixed:IN/OUT, uniform:A-B/A-B, normal:…, "
+        add("--mix", default=MIX, help="chat, conversation, code, 8k, fixed:IN/OUT, uniform:A-B/A-B, normal:…, "
             "lognormal:…, scenario:SLUG; +prefix:TOKENS shares a beginning")  # fmt: skip
         add("--prompts", type=Path, metavar="FILE", help="your own prompts: JSON lines, or ShareGPT's JSON")
         add("--turns", type=int, default=1, help="questions in a conversation")
@@ -78,8 +79,20 @@ class Command(BaseCommand):
             metavar="S",
             help="mean patience with the first token",
         )
-        add("--slow-readers", type=float, default=0.0, metavar="B/S", help="read at most so many bytes a second (sse)")
-        add("--reconnect", type=float, default=0.0, metavar="S", help="throw all sockets away every so often (ws)")
+        add(
+            "--slow-readers",
+            type=float,
+            default=0.0,
+            metavar="B/S",
+            help="read at most so many bytes a second (not over ws)",
+        )
+        add(
+            "--reconnect",
+            type=float,
+            default=0.0,
+            metavar="S",
+            help="throw all sockets away every so often (needs --wire ws)",
+        )
         add("--max-requests", type=int, default=CAPS.requests, metavar="N", help="end after so many, over all backends")
         add("--max-users", type=int, default=256, metavar="N", help="search: no more than this")
         add("--detail", choices=DETAILS, default="chunks", help="what requests.jsonl keeps (default %(default)s)")
@@ -191,6 +204,8 @@ def _wishes(options: dict[str, Any]) -> Wishes:
         raise Refusal(f"Give one of {' and '.join(given)}; each says how much load there is.")
     if options["stages"] and options["duration"]:
         raise Refusal("--stages say how long the run is; leave --duration out.")
+    if options["prompts"] and options["mix"] != MIX:
+        raise Refusal("Give one of --prompts and --mix; both say what is asked.")
     rates = [_number(part, "--rate") for part in _parts(options["rate"], kind)]
     users = [_whole(part, "--users") for part in _parts(options["users"], kind)]
     if 0 in users:
@@ -216,7 +231,7 @@ def _wishes(options: dict[str, Any]) -> Wishes:
         warmup_s=options["warmup"],
         cooldown_s=options["cooldown"],
         grace_s=options["grace"],
-        mix=options["mix"],
+        mix=f"file:{options['prompts'].name}" if options["prompts"] else options["mix"],
         prompts=read_text(options["prompts"], "file of prompts") if options["prompts"] else "",
         turns=options["turns"],
         slo=options["slo"],
