@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -16,7 +17,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from tests.live import ROOT, LiveApp
-from tests.loadtests.generator import environment_of
+from tests.loadtests.generator import END_S, ending, environment_of, until
 from webapp.core.loadplan import Plan, Target
 from webapp.management.commands.load import Command, _wishes
 from webapp.services.loadplans import Refusal, Where, Wishes, plan
@@ -79,6 +80,24 @@ def test_vllms_shape_has_one_line_per_backend(paired: tuple[Path, Any]) -> None:
         assert line["completed"] > 0
         assert line["p99_ttft_ms"] >= line["median_ttft_ms"] > 0
         assert {"mean_itl_ms", "std_tpot_ms", "median_e2el_ms", "output_throughput"} <= set(line)
+
+
+def test_a_run_that_is_broken_off_does_not_pass_and_says_after_how_long(live_app: LiveApp, tmp_path: Path) -> None:
+    arguments = ["--backend", BACKEND, "--users", "2", "--mix", "fixed:20/5", "--duration", "60", "--slo", "e2e:60000"]
+    command = [sys.executable, "manage.py", "load", *arguments, "--warmup", "0", "--out", str(tmp_path)]
+    log = tmp_path / "log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment_of(live_app.env, live_app.url), stdout=output)
+    with ending(process, log):
+        requests = tmp_path / "requests.jsonl"
+        assert until(lambda: requests.exists() and requests.read_bytes().count(b"\n") > 30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(END_S) == 4
+    summary = orjson.loads((tmp_path / "summary.json").read_bytes())
+    assert (summary["ended"], summary["exit_code"]) == ("stopped", 4)
+    said = f"Stopped after {summary['duration_s']:.0f} of 60 s."
+    assert log.read_text().count(said) == (tmp_path / "report.html").read_text().count(said) == 1
+    assert "Pass." not in log.read_text()
 
 
 def test_a_search_is_answered_in_one_sentence_and_shown_in_the_page(live_app: LiveApp, tmp_path: Path) -> None:

@@ -175,6 +175,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
         return "Cut short: these are the runs that had been made."
     if not series and summary["ended"] == INTERRUPTED and summary["exit_code"] == 4:
         return "Not measurable: the load generator was ended before its time. What had been measured is kept."
+    if cut := summary.get("cut_short"):  # stopped from the command line
+        return cut if summary["exit_code"] == 4 else f"{cut} {VERDICTS.get(summary['exit_code'], '')}"
     return VERDICTS.get(summary["exit_code"], "")
 
 
