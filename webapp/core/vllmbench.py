@@ -1,7 +1,8 @@
 """Results in the shape of `vllm bench serve --save-result`, so that what reads those files can plot ours.
 
 One object per backend. The names are vLLM's; the definitions are ours, which differ in one point: TTFT is the first
-text, not the first message. Standard deviations are taken from histograms, within their one per cent.
+text, not the first message. Standard deviations are taken from histograms, within their one per cent. What is not
+known, a percentile of too few samples among it, is null: vLLM would write 0, which meets any limit.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def results(plan: Plan, stats: LoadStats, measured_s: float, started_at: float) 
 def _result(plan: Plan, stats: LoadStats, place: int, measured_s: float, date: str) -> dict[str, Any]:
     target = plan.targets[place]
     backend = stats.backend(target.slug)
-    inputs, outputs = (backend.histogram(name).total for name in ("input_tokens", "output_tokens"))
+    inputs, outputs = (_total(backend.histogram(name)) for name in ("input_tokens", "output_tokens"))
     per_s = 1 / measured_s if measured_s > 0 else 0.0
+    flow = backend.tokens_in_window * per_s
     open_loop = plan.mode == "rate"
     found: dict[str, Any] = {
         "date": date,
@@ -39,7 +41,7 @@ def _result(plan: Plan, stats: LoadStats, place: int, measured_s: float, date: s
         "model_id": target.model,
         "num_prompts": backend.asked,
         "request_rate": plan.schedule.most() if open_loop else "inf",
-        "burstiness": 1 / plan.schedule.cv**2,
+        "burstiness": _burstiness(plan),
         "max_concurrency": None if open_loop else plan.most_users,
         "duration": measured_s,
         "completed": backend.ok,
@@ -48,16 +50,17 @@ def _result(plan: Plan, stats: LoadStats, place: int, measured_s: float, date: s
         "total_output_tokens": outputs,
         "request_throughput": backend.ended * per_s,
         "request_goodput": backend.ended_good * per_s if stats.slo else None,
-        "output_throughput": backend.tokens_in_window * per_s,
-        "total_token_throughput": backend.tokens_in_window * per_s + inputs * per_s,
+        "output_throughput": flow,
+        "total_token_throughput": None if inputs is None else flow + inputs * per_s,
     }
     for name, figure in FIGURES.items():
         histogram = backend.histogram(figure)
-        found[f"mean_{name}_ms"] = _ms(histogram.mean)
-        found[f"median_{name}_ms"] = _ms(histogram.percentile(50))
-        found[f"std_{name}_ms"] = _ms(deviation(histogram))
+        summary, spread = histogram.summary(), deviation(histogram)
+        found[f"mean_{name}_ms"] = summary["mean"]
+        found[f"median_{name}_ms"] = summary["p50"]
+        found[f"std_{name}_ms"] = None if spread is None else spread / 1e6
         for percent in (90, 95, 99):
-            found[f"p{percent}_{name}_ms"] = _ms(histogram.percentile(percent))
+            found[f"p{percent}_{name}_ms"] = summary[f"p{percent}"]
     return found
 
 
@@ -70,5 +73,10 @@ def deviation(histogram: Histogram) -> float | None:
     return sqrt(squares / histogram.n)
 
 
-def _ms(value: float | None) -> float:
-    return 0.0 if value is None else value / 1e6
+def _total(histogram: Histogram) -> int | None:
+    return histogram.total if histogram.n else None
+
+
+def _burstiness(plan: Plan) -> float | str:
+    """Return the shape of vLLM's gamma gaps: 1 is Poisson's, even gaps have "inf", written as its request rate is."""
+    return "inf" if plan.schedule.kind == "constant" else 1 / plan.schedule.cv**2
