@@ -146,9 +146,9 @@ export class Recording {
     return this.lag === Infinity ? 0 : Math.max(0, performance.now() * 1000 - this.lag);
   }
 
-  /** The lane that finished its whole answer first, null while none has. */
+  /** The lane that finished its whole answer first, null while none has. Thoughts alone are no answer. */
   first() {
-    const done = [...this.lanes.values()].filter((lane) => lane.end?.outcome === "done");
+    const done = [...this.lanes.values()].filter((l) => l.end?.outcome === "done" && l.kind.some((kind) => kind !== "r"));
     return done.reduce((best, lane) => (!best || lane.end.at - lane.zero < best.end.at - best.zero ? lane : best), null);
   }
 

@@ -210,6 +210,16 @@ async def test_who_was_first_is_said_while_the_others_still_answer(stage: Stage,
     assert "A finished" in await stage.verdict()
 
 
+async def test_a_lane_that_only_thought_is_not_said_to_be_first(stage: Stage, held: Held) -> None:
+    await stage.open(THINKING, held.slug, max_tokens=20)
+    await stage.run()
+    await stage.lane(0).reaches("done")
+    assert await stage.page.locator(".verdict-wait").inner_text() == "Racing"
+    held.go()
+    await stage.finished()
+    assert "no other lane finished" in await stage.verdict()
+
+
 async def test_who_was_first_has_the_letter_of_its_place_when_lanes_are_moved_and_removed(
     stage: Stage, held: Held
 ) -> None:

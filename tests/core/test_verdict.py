@@ -109,6 +109,15 @@ def test_a_finished_lane_without_text_has_no_time_to_compare():
     assert judge([lane("A", None, None)]).sentence == "No lane sent any text, so there is nothing to compare."
 
 
+def test_a_lane_that_only_thought_is_left_out_and_said_to_have_done_so():
+    found = judge([lane("A", None, 5, only_thought=True), lane("B", 1000, 100), lane("C", 2000, 100)])
+    assert found.sentence == "B finished 2.0× sooner: 1.00 s against 2.00 s."
+    assert found.details == "First tokens came together: 0.10 s against 0.10 s."
+    assert found.warnings[0].detail == "A only thought and gave no answer, and is left out."
+    alone = judge([lane("A", None, 5, only_thought=True)])
+    assert alone.sentence == "No lane gave an answer, so there is nothing to compare."
+
+
 # Skew
 
 
@@ -125,6 +134,7 @@ UNFAIR = {
     "not all finished": [{}, {"outcome": Outcome.ERROR}],
     "stopped early": [{}, {"outcome": Outcome.STOPPED}],
     "empty answer": [{}, {"total_ms": None, "ttft_ms": None, "output_tokens": None}],
+    "no answer": [{}, {"total_ms": None, "only_thought": True}],
     "different models": [{}, {"model_family": "gpt-oss-120b"}],
     "live and simulated mixed": [{}, {"badge": "SIMULATED"}],
     "different lengths": [{"output_tokens": 100}, {"output_tokens": 111}],

@@ -60,6 +60,7 @@ EXPECTED: dict[str, Expected] = {
     "ok-timings": done(output_tokens=N),
     "ok-timeinfo": done(output_tokens=N),
     "ok-zero": done("", output_tokens=0),  # TTFT is None, not 0
+    "ok-thoughts": done("", output_tokens=6, reasoning=REASONING),  # TTFO is None
     "ok-nonstream": error("not_a_stream"),  # where a stream was asked for
     "fault-400": error("bad_request"),
     "fault-422": error("bad_request"),

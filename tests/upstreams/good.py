@@ -169,6 +169,14 @@ async def zero(x: Exchange) -> None:
     await x.finish(0)
 
 
+async def thoughts(x: Exchange) -> None:
+    """Reasoning up to the limit of tokens, and no answer."""
+    await x.begin()
+    await x.send(ROLE)
+    await x.tokens(REASONING_TOKENS, "reasoning")
+    await x.finish(len(REASONING_TOKENS), "length")
+
+
 async def whole(x: Exchange) -> None:
     """The whole answer as one JSON document, whatever was asked for."""
     await x.reply("200 OK", orjson.dumps(wire.answer(wire.TEXT, len(TOKENS))))
@@ -189,5 +197,6 @@ GOOD: dict[str, Scenario] = {
     "ok-timings": timings,
     "ok-timeinfo": time_info,
     "ok-zero": zero,
+    "ok-thoughts": thoughts,
     "ok-nonstream": whole,
 }

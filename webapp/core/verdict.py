@@ -18,8 +18,9 @@ class LaneResult:
     """What the verdict needs of a lane. Times in ms; None is "n/a".
 
     `total_ms` is the figure that the comparison is about (whole answer, agent loop, mean caption lag); a DONE lane
-    has none where it brought no text. `sent_ms` when the first request left, after the common start. `host_lag_ms` how
-    late our own loop was (p99), `server_late_ms` how late a server wrote that says when it meant to (at most).
+    has none where it brought no answer: no text at all or, with `only_thought`, nothing but reasoning. `sent_ms`
+    when the first request left, after the common start. `host_lag_ms` how late our own loop was (p99), `server_late_ms`
+    how late a server wrote that says when it meant to (at most).
     """
 
     letter: str
@@ -33,6 +34,7 @@ class LaneResult:
     cached_tokens: int | None
     reused: bool | None
     sent_ms: float | None
+    only_thought: bool = False
     host_lag_ms: float | None = None
     server_late_ms: float | None = None
 
@@ -127,8 +129,9 @@ def _details(done: Sequence[LaneResult], first_token: bool) -> str:
 def _nobody(lanes: Sequence[LaneResult]) -> str:
     if lanes and all(lane.outcome is Outcome.STOPPED for lane in lanes):
         return "Stopped before anyone finished."
-    if any(lane.outcome is Outcome.DONE for lane in lanes):
-        return "No lane sent any text, so there is nothing to compare."
+    if done := [lane for lane in lanes if lane.outcome is Outcome.DONE]:
+        what = "gave an answer" if any(lane.only_thought for lane in done) else "sent any text"
+        return f"No lane {what}, so there is nothing to compare."
     return "No lane finished, so there is nothing to compare."
 
 
@@ -139,8 +142,7 @@ def _warnings(lanes: Sequence[LaneResult], done: Sequence[LaneResult], order: st
         found.append(Warn("not all finished", f"{_names(failed)} failed and {_is(failed)} left out of the comparison."))
     if stopped := [lane for lane in lanes if lane.outcome in (Outcome.STOPPED, Outcome.INTERRUPTED)]:
         found.append(Warn("stopped early", f"{_names(stopped)} {_was(stopped)} stopped and {_is(stopped)} left out."))
-    if empty := [lane for lane in lanes if lane.outcome is Outcome.DONE and lane.total_ms is None]:
-        found.append(Warn("empty answer", f"{_names(empty)} ended without any text and {_is(empty)} left out."))
+    found += _empty_warnings([lane for lane in lanes if lane.outcome is Outcome.DONE and lane.total_ms is None])
     families = {lane.model_family for lane in lanes}
     if len(families) > 1:
         found.append(Warn("different models", "The lanes run different models: " + ", ".join(sorted(families)) + "."))
@@ -166,6 +168,16 @@ def _warnings(lanes: Sequence[LaneResult], done: Sequence[LaneResult], order: st
         most_ms = max(lane.server_late_ms or 0.0 for lane in late)
         detail = f"The simulator of {_names(late)} ran up to {most_ms:.0f} ms behind its schedule"
         found.append(Warn("simulator late", f"{detail}: that time is its host's, not the simulated machine's."))
+    return found
+
+
+def _empty_warnings(empty: Sequence[LaneResult]) -> list[Warn]:
+    found = []
+    if silent := [lane for lane in empty if not lane.only_thought]:
+        found.append(Warn("empty answer", f"{_names(silent)} ended without any text and {_is(silent)} left out."))
+    if thought := [lane for lane in empty if lane.only_thought]:
+        detail = f"{_names(thought)} only thought and gave no answer, and {_is(thought)} left out."
+        found.append(Warn("no answer", detail))
     return found
 
 

@@ -240,6 +240,7 @@ def result_of(lane: Lane, ask: Ask) -> LaneResult:
         cached_tokens=figures.cached_tokens if figures else None,
         reused=first.reused if first else None,
         sent_ms=(sent - lane.origin_ns) / 1e6 if sent is not None else None,
+        only_thought=any(turn.meter.deltas and turn.marks.first_output is None for turn in lane.turns),
         host_lag_ms=max(lags) / 1e6 if lags else None,
         server_late_ms=_server_late_ms(lane),
     )
@@ -259,8 +260,8 @@ def total_ms(lane: Lane, ask: Ask) -> float | None:
     """
     if not lane.turns or lane.outcome is not Outcome.DONE:
         return None
-    if any(turn.marks.last_token is None for turn in lane.turns):
-        return None  # an empty answer is soon finished, and beats nobody
+    if any(turn.marks.first_output is None for turn in lane.turns):
+        return None  # an empty answer, or thoughts without one, are soon finished, and beat nobody
     if ask.scenario is not None and ask.scenario.figure == "caption_lag" and len(ask.steps) > 1:
         lags = caption_lags_ms(lane)
         return sum(lags) / len(lags) if lags else None
