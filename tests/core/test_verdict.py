@@ -137,6 +137,7 @@ UNFAIR = {
     "no answer": [{}, {"total_ms": None, "only_thought": True}],
     "different models": [{}, {"model_family": "gpt-oss-120b"}],
     "live and simulated mixed": [{}, {"badge": "SIMULATED"}],
+    "different histories": [{}, {"earlier": ("What is light?",)}],
     "different lengths": [{"output_tokens": 100}, {"output_tokens": 111}],
     "cached prompt": [{"cached_tokens": 10}, {"cached_tokens": None}],
     "cold connection": [{"reused": False}, {"reused": True}],
@@ -156,6 +157,7 @@ EVEN = {
     "both cached": [{"cached_tokens": 5}, {"cached_tokens": 7}],
     "both cold": [{"reused": False}, {"reused": False}],
     "both simulated": [{"badge": "SIMULATED"}, {"badge": "SIMULATED"}],
+    "both after the same prompts": [{"earlier": ("What is light?",)}, {"earlier": ("What is light?",)}],
     "lengths within a tenth": [{"output_tokens": 100}, {"output_tokens": 110}],
     "a length that is not known": [{"output_tokens": None}, {"output_tokens": 500}],
     "a connection that is not known": [{"reused": None}, {"reused": True}],
@@ -167,6 +169,21 @@ EVEN = {
 @pytest.mark.parametrize("lanes", EVEN.values(), ids=EVEN.keys())
 def test_what_is_the_same_on_both_sides_or_unknown_is_no_unfairness(lanes: list[dict[str, Any]]):
     assert shorts(judge([lane("AB"[place], **rest) for place, rest in enumerate(lanes)])) == []
+
+
+def test_lanes_in_different_conversations_are_named_with_what_went_before():
+    one, two = ("What is light?",), ("What is light?", "And sound?")
+    found = judge([lane("A"), lane("B", earlier=one), lane("C", 500), lane("D", earlier=two)])
+    assert found.warnings[0].detail == (
+        "The lanes answered in different conversations: A and C after no earlier prompts, "
+        "B after 1 earlier prompt, D after 2 earlier prompts."
+    )
+    assert shorts(judge([lane("A", earlier=one), lane("B", earlier=("What is sound?",))])) == ["different histories"]
+
+
+def test_a_lane_that_is_left_out_may_have_any_history():
+    found = judge([lane("A"), lane("B"), lane("C", earlier=("Hi",), outcome=Outcome.ERROR)])
+    assert shorts(found) == ["not all finished"]
 
 
 def test_a_late_simulator_is_said_to_be_late_by_the_most_and_in_which_lanes():

@@ -19,7 +19,8 @@ class LaneResult:
 
     `total_ms` is the figure that the comparison is about (whole answer, agent loop, mean caption lag); a DONE lane
     has none where it brought no answer: no text at all or, with `only_thought`, nothing but reasoning. `sent_ms`
-    when the first request left, after the common start. `host_lag_ms` how late our own loop was (p99), `server_late_ms`
+    when the first request left, after the common start. `earlier` are the prompts that its conversation began with,
+    before this one. `host_lag_ms` how late our own loop was (p99), `server_late_ms`
     how late a server wrote that says when it meant to (at most).
     """
 
@@ -35,6 +36,7 @@ class LaneResult:
     reused: bool | None
     sent_ms: float | None
     only_thought: bool = False
+    earlier: tuple[str, ...] = ()
     host_lag_ms: float | None = None
     server_late_ms: float | None = None
 
@@ -149,6 +151,7 @@ def _warnings(lanes: Sequence[LaneResult], done: Sequence[LaneResult], order: st
     if len({lane.badge for lane in lanes}) > 1:
         kinds = ", ".join(f"{lane.letter} {lane.badge}" for lane in lanes)
         found.append(Warn("live and simulated mixed", f"Not every lane is measured on real hardware: {kinds}."))
+    found += _history_warning(done)
     found += _length_warning(done)
     cached = [lane for lane in lanes if lane.cached_tokens]
     if cached and len(cached) < len(lanes):
@@ -179,6 +182,20 @@ def _empty_warnings(empty: Sequence[LaneResult]) -> list[Warn]:
         detail = f"{_names(thought)} only thought and gave no answer, and {_is(thought)} left out."
         found.append(Warn("no answer", detail))
     return found
+
+
+def _history_warning(done: Sequence[LaneResult]) -> list[Warn]:
+    """Warn of conversations that differ: more to read delays the first token, and what was said before the answer."""
+    histories: dict[tuple[str, ...], list[LaneResult]] = {}
+    for lane in sorted(done, key=lambda lane: lane.letter):
+        histories.setdefault(lane.earlier, []).append(lane)
+    if len(histories) < 2:
+        return []
+    parts = []
+    for earlier, lanes in histories.items():
+        prompts = "1 earlier prompt" if len(earlier) == 1 else f"{len(earlier) or 'no'} earlier prompts"
+        parts.append(f"{_names(lanes)} after {prompts}")
+    return [Warn("different histories", f"The lanes answered in different conversations: {', '.join(parts)}.")]
 
 
 def _length_warning(done: Sequence[LaneResult]) -> list[Warn]:

@@ -240,10 +240,17 @@ def result_of(lane: Lane, ask: Ask) -> LaneResult:
         cached_tokens=figures.cached_tokens if figures else None,
         reused=first.reused if first else None,
         sent_ms=(sent - lane.origin_ns) / 1e6 if sent is not None else None,
+        earlier=_earlier(first) if first else (),
         only_thought=any(turn.meter.deltas and turn.marks.first_output is None for turn in lane.turns),
         host_lag_ms=max(lags) / 1e6 if lags else None,
         server_late_ms=_server_late_ms(lane),
     )
+
+
+def _earlier(first: LiveTurn) -> tuple[str, ...]:
+    """Return the prompts of a conversation before the one that `first` sent."""
+    prompts = [str(message.get("content")) for message in first.prompt.messages if message.get("role") == "user"]
+    return tuple(prompts[:-1])
 
 
 def _server_late_ms(lane: Lane) -> float | None:
