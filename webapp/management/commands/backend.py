@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from webapp import queries
+from webapp.management.readiness import prepare_database
 from webapp.models import Backend
 from webapp.services import backends
 from webapp.services.upstreams import upstreams
@@ -48,6 +49,7 @@ class Command(BaseCommand):
         remove.add_argument("slug")
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
+        prepare_database()
         getattr(self, f"_{verb}")(options)
 
     def _add(self, options: dict[str, Any]) -> None:

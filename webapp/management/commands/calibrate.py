@@ -17,6 +17,7 @@ from django.core.management.base import BaseCommand, CommandError
 from webapp import queries
 from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec, PromptSpec
+from webapp.management.readiness import prepare_database
 from webapp.models import Backend
 from webapp.services.children import NotStarted, simulator_for
 from webapp.services.turns import LiveTurn, run_turn
@@ -69,6 +70,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        prepare_database()
         backend = queries.backend(options["backend"])
         if backend is None:
             raise CommandError(f"There is no backend {options['backend']!r}; see: manage.py backend list")

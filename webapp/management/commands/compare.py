@@ -14,6 +14,7 @@ from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec
 from webapp.core.verdict import duration
 from webapp.forms import MAX_OUTPUT_TOKENS, MAX_PROMPT_CHARS
+from webapp.management.readiness import prepare_database
 from webapp.services.children import NotStarted, simulator_for
 from webapp.services.lanes import Lane
 from webapp.services.runs import LETTERS, Ask, Run, entries_for, truth_of
@@ -35,6 +36,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         ask = _ask(options)
+        prepare_database()
         rows = [_known(slug) for slug in options["backend"]]
         if not 1 <= options["repeat"] <= 1000:
             raise CommandError("--repeat wants a number from 1 to 1000.")

@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,12 +13,10 @@ import webbrowser
 from typing import Any
 
 from django.conf import settings
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db import connection
 
-from webapp.services.backends import seed
+from webapp.management.readiness import prepare_database
 from webapp.services.children import answers, app_url, end, start
 
 READY_S = 60.0  # only ends what hangs: a process that ends by itself is noticed at once
@@ -36,7 +33,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         for host, port, name in ((settings.HOST, settings.PORT, "PORT"), ("127.0.0.1", settings.SIM_PORT, "SIM_PORT")):
             _must_be_free(host, port, name)
-        _prepare_database()
+        try:
+            prepare_database(refresh=True)
+        finally:
+            connection.close()  # the processes have connections of their own
         ended = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: ended.set())
@@ -81,23 +81,6 @@ def _must_be_free(host: str, port: int, name: str) -> None:
             reason = "is in use" if used else f"cannot be used ({error.strerror})"
             text = f"Port {port} {reason}; end what uses it, or choose another: make demo {name}={port + 10}"
             raise CommandError(text) from None
-
-
-def _prepare_database() -> None:
-    """Migrate where a migration is missing, and bring the simulator's backends up to date."""
-    try:
-        settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
-        executor = MigrationExecutor(connection)
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            call_command("migrate", verbosity=0)
-        seed()
-    except (DatabaseError, sqlite3.Error, OSError) as error:
-        where = settings.DATABASES["default"]["NAME"]
-        raise CommandError(
-            f"The database {where} cannot be written ({error}); make it writable, or set VAR_DIR to another folder."
-        ) from None
-    finally:
-        connection.close()
 
 
 def _check_alive(processes: list[subprocess.Popen[str]]) -> None:

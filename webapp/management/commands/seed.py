@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from webapp.services.backends import seed
+from webapp.management.readiness import prepare_database
 from webapp.services.scenarios import scenarios
 
 
@@ -12,5 +12,5 @@ class Command(BaseCommand):
     help = "Make or refresh the simulated backends and check the scenarios."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        new = seed()
+        new = prepare_database(refresh=True)
         self.stdout.write(f"{new} new simulated backend(s), {len(scenarios())} scenario(s).")
