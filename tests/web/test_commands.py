@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import subprocess
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
-from tests.live import PYTHON, READY_S, ROOT, clean_environment, run_manage
+from tests.live import PYTHON, READY_S, ROOT, LiveApp, clean_environment, run_manage
+from tests.upstreams import Upstream
+from tests.upstreams.wire import TEXT
+from tests.web.conftest import AddBackend, asked
 from webapp.simulator.profile import load_all
 
 
@@ -53,3 +59,56 @@ def test_a_database_that_cannot_be_made_is_one_sentence(words: tuple[str, ...], 
     said = refused(tmp_path, *words)
     assert "cannot be written" in said
     assert "VAR_DIR" in said
+
+
+# Ctrl-C and SIGTERM
+
+STOPS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}
+
+
+async def ended_by(app: LiveApp, upstream: Upstream, number: int, *arguments: str) -> tuple[str, str, int]:
+    """Send the signal in the middle of the third answer; return stdout, stderr and the exit code."""
+    process = await asyncio.create_subprocess_exec(
+        PYTHON, "manage.py", *arguments, cwd=ROOT, env=app.env, stdout=PIPE, stderr=PIPE
+    )
+    await emitted(upstream, 3 if "--repeat" in arguments else 1)
+    process.send_signal(number)
+    out, error = await process.communicate()
+    assert process.returncode is not None
+    return out.decode(), error.decode(), process.returncode
+
+
+async def emitted(upstream: Upstream, number: int) -> None:
+    """Return once the upstream is in the middle of its answer to this chat request."""
+    async with asyncio.timeout(READY_S):
+        while len(asked(upstream)) < number or len(asked(upstream)[-1].emitted) < 4:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS.values(), ids=STOPS)
+async def test_a_comparison_that_is_ended_prints_and_keeps_what_it_has(
+    number: int, code: int, upstream: Upstream, live_app: LiveApp, add_backend: AddBackend
+) -> None:
+    upstream.gap_s = 0.05
+    words = ("--prompt", "Hello", "--repeat", "50", "--json")
+    slug = await add_backend("ok")
+    out, error, returned = await ended_by(live_app, upstream, number, "compare", "--backend", slug, *words)
+    assert returned == code
+    assert error == f"CommandError: Ended by {signal.Signals(number).name}: 2 of 50 comparisons finished.\n"
+    runs = json.loads(out)
+    assert [run["lanes"][0]["outcome"] for run in runs] == ["done", "done", "stopped"]
+    assert TEXT.startswith(runs[-1]["lanes"][0]["text"])
+    assert runs[-1]["lanes"][0]["text"]
+    for run in runs:
+        kept = await asyncio.to_thread(live_app.json, f"/runs/{run['id']}/record.json")
+        assert kept["lanes"][0]["outcome"] == run["lanes"][0]["outcome"]
+
+
+@pytest.mark.parametrize(("number", "code"), STOPS.values(), ids=STOPS)
+async def test_a_test_that_is_ended_says_so_in_a_sentence(
+    number: int, code: int, upstream: Upstream, live_app: LiveApp, add_backend: AddBackend
+) -> None:
+    upstream.gap_s = 1
+    out, error, returned = await ended_by(live_app, upstream, number, "backend", "test", await add_backend("ok"))
+    assert (out, returned) == ("", code)
+    assert error == f"CommandError: Ended by {signal.Signals(number).name}: its job is not done.\n"

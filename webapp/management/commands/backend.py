@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from argparse import ArgumentParser
 from typing import Any
@@ -11,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from webapp import queries
+from webapp.management.interrupts import Interrupts
 from webapp.management.readiness import prepare_database
 from webapp.models import Backend
 from webapp.services import backends
@@ -77,7 +77,8 @@ class Command(BaseCommand):
             self.stdout.write("No backends yet; see: manage.py backend add --help")
 
     def _test(self, options: dict[str, Any]) -> None:
-        probe = asyncio.run(_probe(_known(options["slug"])))
+        with Interrupts() as interrupts:
+            probe = interrupts.run(_probe(_known(options["slug"])))
         if options["json"]:
             self.stdout.write(json.dumps(probe.as_dict(), indent=2))
         else:

@@ -17,6 +17,7 @@ from django.core.management.base import BaseCommand, CommandError
 from webapp import queries
 from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec, PromptSpec
+from webapp.management.interrupts import Interrupts
 from webapp.management.readiness import prepare_database
 from webapp.models import Backend
 from webapp.services.children import NotStarted, simulator_for
@@ -84,8 +85,8 @@ class Command(BaseCommand):
             output_tokens=_from(options, "tokens", 20, 4096),
         )
         try:
-            with simulator_for([queries.spec_of(backend)]) as (spec,):
-                probes = asyncio.run(_measure(spec, plan, self.stdout.write))
+            with Interrupts() as interrupts, simulator_for([queries.spec_of(backend)]) as (spec,):
+                probes = interrupts.run(_measure(spec, plan, self.stdout.write))
         except NotStarted as problem:
             raise CommandError(str(problem)) from None
         fit = solve(start, probes)

@@ -14,6 +14,7 @@ from webapp.core.errors import Outcome
 from webapp.core.spec import BackendSpec
 from webapp.core.verdict import duration
 from webapp.forms import MAX_OUTPUT_TOKENS, MAX_PROMPT_CHARS
+from webapp.management.interrupts import Interrupts
 from webapp.management.readiness import prepare_database
 from webapp.services.children import NotStarted, simulator_for
 from webapp.services.lanes import Lane
@@ -40,12 +41,22 @@ class Command(BaseCommand):
         rows = [_known(slug) for slug in options["backend"]]
         if not 1 <= options["repeat"] <= 1000:
             raise CommandError("--repeat wants a number from 1 to 1000.")
-        try:
-            with simulator_for([queries.spec_of(row) for row in rows]) as specs:
-                lanes = list(zip(specs, [row.source for row in rows], strict=True))
-                runs = asyncio.run(_compare(ask, lanes, options["repeat"]))
-        except NotStarted as problem:
-            raise CommandError(str(problem)) from None
+        with Interrupts() as interrupts:
+            try:
+                with simulator_for([queries.spec_of(row) for row in rows]) as specs:
+                    lanes = list(zip(specs, [row.source for row in rows], strict=True))
+                    runs = asyncio.run(_compare(ask, lanes, options["repeat"], interrupts))
+            except NotStarted as problem:
+                raise CommandError(str(problem)) from None
+            self._keep_and_print(runs, options)
+        if interrupts.number:
+            whole = sum(not any(lane.outcome is Outcome.STOPPED for lane in run.lanes) for run in runs)
+            raise interrupts.end(f"{whole} of {options['repeat']} comparisons finished")
+        failed = [lane for run in runs for lane in run.lanes if lane.outcome is not Outcome.DONE]
+        if failed:
+            raise CommandError(f"{failed[0].spec.slug}: {failed[0].shortfall or failed[0].outcome}")
+
+    def _keep_and_print(self, runs: list[Run], options: dict[str, Any]) -> None:
         if not writer.flush(FLUSH_S):
             self.stderr.write("The runs could not be saved: the database is locked or not writable.")
         if options["json"]:
@@ -54,9 +65,6 @@ class Command(BaseCommand):
         else:
             for run in runs:
                 self._print(run)
-        failed = [lane for run in runs for lane in run.lanes if lane.outcome is not Outcome.DONE]
-        if failed:
-            raise CommandError(f"{failed[0].spec.slug}: {failed[0].shortfall or failed[0].outcome}")
 
     def _print(self, run: Run) -> None:
         for lane in run.lanes:
@@ -115,13 +123,14 @@ def _described_lane(lane: Lane) -> dict[str, Any]:
     }
 
 
-async def _compare(ask: Ask, lanes: list[tuple[BackendSpec, str]], repeat: int) -> list[Run]:
-    runs = []
+async def _compare(ask: Ask, lanes: list[tuple[BackendSpec, str]], repeat: int, interrupts: Interrupts) -> list[Run]:
+    """Return the runs, `repeat` of them unless a signal ends them earlier: then the last one's lanes were stopped."""
+    runs: list[Run] = []
     try:
-        for _ in range(repeat):
-            run = Run(ask, entries_for(lanes), asked_by="cli")
-            await run.execute()
-            runs.append(run)
+        with interrupts.stopping(lambda: runs[-1].stop()):
+            while len(runs) < repeat and not interrupts.number:
+                runs.append(Run(ask, entries_for(lanes), asked_by="cli"))
+                await runs[-1].execute()
     finally:
         await upstreams.close()
     return runs
