@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
+import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
@@ -30,12 +33,37 @@ def env_list(name: str, default: tuple[str, ...] = ()) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()] or list(default)
 
 
+def env_database(name: str, default: str) -> Any:
+    """Return the database that a URL names, as Django's settings want it."""
+    value = os.environ.get(name) or default
+    try:
+        return dj_database_url.parse(value, conn_max_age=0)
+    except ValueError:  # not shown: it may hold a password
+        raise ImproperlyConfigured(
+            f"{name} is no database's URL; it wants postgres://USER:PASSWORD@HOST:PORT/NAME, or nothing for SQLite."
+        ) from None
+
+
+def env_time_zone(name: str, default: str) -> str:
+    value = os.environ.get(name) or default
+    try:
+        if value != default:  # a machine without time zones knows its default all the same
+            ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ImproperlyConfigured(f"{name} is {value!r}; it wants a time zone such as Europe/Berlin.") from None
+    return value
+
+
 def kept_secret(path: Path) -> str:
     """Return the secret kept in `path`, made there (readable by its owner only) at the first start."""
     try:
         return path.read_text(encoding="ascii")
     except FileNotFoundError:
         pass
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"VAR_DIR is {str(path.parent)!r}; it wants a folder whose {path.name} can be read ({error.strerror})."
+        ) from None
     secret = secrets.token_urlsafe(48)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

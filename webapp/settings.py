@@ -3,9 +3,7 @@
 import os
 from pathlib import Path
 
-import dj_database_url
-
-from webapp.environment import env_bool, env_list, env_port, kept_secret
+from webapp.environment import env_bool, env_database, env_list, env_port, env_time_zone, kept_secret
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(os.environ.get("VAR_DIR", BASE_DIR / "var"))
@@ -56,9 +54,7 @@ TEMPLATES = [
 ]
 
 DATABASES = {
-    "default": dj_database_url.parse(
-        os.environ.get("DATABASE_URL") or f"sqlite:///{VAR_DIR / 'splitsecond.sqlite3'}", conn_max_age=0
-    )
+    "default": env_database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'splitsecond.sqlite3'}"),
 }
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # IMMEDIATE: a transaction that will write takes the lock at once instead of failing when it first writes. Of 320
@@ -79,7 +75,7 @@ CSRF_COOKIE_SECURE = HTTPS = env_bool("HTTPS", False)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1 << 20
 
 LANGUAGE_CODE = "en"
-TIME_ZONE = os.environ.get("TIME_ZONE", "UTC")
+TIME_ZONE = env_time_zone("TIME_ZONE", "UTC")
 USE_TZ = True
 USE_I18N = False
 

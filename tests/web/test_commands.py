@@ -61,6 +61,36 @@ def test_a_database_that_cannot_be_made_is_one_sentence(words: tuple[str, ...], 
     assert "VAR_DIR" in said
 
 
+# Settings
+
+WRONG = {
+    "DATABASE_URL": ("foo://me:secret@x/y", "it wants postgres://"),
+    "TIME_ZONE": ("Mars/X", "it wants a time zone such as Europe/Berlin"),
+    "DEBUG": ("maybe", "it wants 1 or 0"),
+    "HOST": ("203.0.113.7", "no address of this machine"),
+    "PORT": ("0", "from 1 to 65535"),
+    "SIM_PORT": ("8000", "PORT and SIM_PORT are both 8000"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_setting_is_refused_by_name_before_anything_starts(name: str, tmp_path: Path) -> None:
+    value, sentence = WRONG[name]
+    said = refused(tmp_path, "demo", "--no-browser", **{name: value})
+    assert name in said
+    assert sentence in said
+    assert "secret" not in said
+
+
+def test_a_place_for_what_is_kept_that_is_no_folder_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "VAR_DIR is" in refused(tmp_path / "file", "backend", "list")
+
+
+def test_an_address_that_is_not_this_machines_is_refused_with_the_simulators_option(tmp_path: Path) -> None:
+    assert "--host" in refused(tmp_path, "simulate", "--host", "203.0.113.7", "--port", "0")
+
+
 # Ctrl-C and SIGTERM
 
 STOPS = {"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}

@@ -174,4 +174,4 @@ def _sentence(problem: OSError, host: str, port: int) -> str:
         return f"Port {port} on {host} is in use: stop what uses it, or choose another with --port."
     if problem.errno in (errno.EACCES, errno.EPERM):
         return f"This user may not use port {port}: choose one above 1023 with --port."
-    return f"The simulator cannot listen on {host}:{port}: {problem.strerror or problem}."
+    return f"The simulator cannot listen on {host}:{port}: {problem.strerror or problem}; choose another with --host."

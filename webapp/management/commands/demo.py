@@ -21,6 +21,7 @@ from webapp.services.children import answers, app_url, end, start
 
 READY_S = 60.0  # only ends what hangs: a process that ends by itself is noticed at once
 LOOK_S = 0.05
+NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)  # the address is at fault, whatever the port
 
 
 class Command(BaseCommand):
@@ -31,6 +32,8 @@ class Command(BaseCommand):
         parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if settings.PORT == settings.SIM_PORT:
+            raise CommandError(f"PORT and SIM_PORT are both {settings.PORT}; the demo wants two different ports.")
         for host, port, name in ((settings.HOST, settings.PORT, "PORT"), ("127.0.0.1", settings.SIM_PORT, "SIM_PORT")):
             _must_be_free(host, port, name)
         try:
@@ -71,16 +74,22 @@ class Command(BaseCommand):
 
 
 def _must_be_free(host: str, port: int, name: str) -> None:
+    if port == 0:
+        raise CommandError(f"{name} is 0; the demo has to know its ports beforehand: choose one from 1 to 65535.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as error:
-            used = error.errno == errno.EADDRINUSE
-            reason = "is in use" if used else f"cannot be used ({error.strerror})"
-            text = f"Port {port} {reason}; end what uses it, or choose another: make demo {name}={port + 10}"
-            raise CommandError(text) from None
+    except (OSError, UnicodeError) as error:
+        raise CommandError(_refusal(error, host, port, name)) from None
+
+
+def _refusal(error: OSError | UnicodeError, host: str, port: int, name: str) -> str:
+    if not isinstance(error, OSError) or isinstance(error, socket.gaierror) or error.errno in NOT_OURS:
+        return f"HOST is {host!r}, which is no address of this machine; choose another: make demo HOST=127.0.0.1"
+    reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+    return f"Port {port} {reason}; end what uses it, or choose another: make demo {name}={port + 10}"
 
 
 def _check_alive(processes: list[subprocess.Popen[str]]) -> None:
