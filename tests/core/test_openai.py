@@ -87,6 +87,20 @@ def test_reasoning_that_comes_under_both_names_at_once_is_taken_once():
     assert parse(chunk({"reasoning": "Hm", "reasoning_content": "Hm"})).reasoning == "Hm"
 
 
+@pytest.mark.parametrize(
+    ("delta", "names"),
+    [
+        ({"reasoning": "Hm"}, ["reasoning"]),
+        ({"reasoning_content": "Hm", "reasoning": None}, ["reasoning_content"]),
+        ({"reasoning_content": "Hm", "reasoning": "Hm"}, ["reasoning_content", "reasoning"]),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}]}, ["content"]),
+        ({"content": "Yes", "reasoning": ""}, []),
+    ],
+)
+def test_the_name_under_which_reasoning_came_is_found_afterwards(delta: Any, names: list[str]):
+    assert openai.reasoning_fields(parse(chunk(delta))) == names
+
+
 def test_a_tool_calls_name_and_arguments_are_text_of_their_own_kind():
     calls = [
         {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ""}},

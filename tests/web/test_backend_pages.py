@@ -151,6 +151,7 @@ async def test_testing_a_backend_makes_one_request_and_says_what_it_found(
     for finding in ("Reachable", "plain HTTP", "token counts are exact", "streamed apart", "[DONE]", " ms"):
         assert finding in reply.text
     assert len(asked(upstream)) == 1
+    assert "in the field reasoning<" in reply.text
     whole = await asyncio.to_thread(browser.post, f"/backends/{slug}/test/")
     assert 'data-ok="true"' in whole.text
     assert whole.text.lstrip().startswith("<!doctype html>")

@@ -23,6 +23,8 @@ DONE = b"[DONE]"
 # vendors start and stop these clocks at different events. Groq's stand one level deeper, beside its token counts.
 SERVER_TIMES = {"time_info": "Cerebras", "timings": "llama.cpp", "x_groq": "Groq", "metrics": "vLLM"}
 
+REASONING_FIELDS = ("reasoning_content", "reasoning")  # as `_text_of` reads them, the first before the other
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -107,6 +109,17 @@ def parse(event: SSEEvent) -> Chunk:
         _server_times(body),
         bool(body.get("choices")),
     )
+
+
+def reasoning_fields(chunk: Chunk) -> list[str]:
+    """Return the names under which a parsed chunk brought reasoning, none where it brought none.
+
+    For whoever asks afterwards: which name it was changes nothing that is measured.
+    """
+    delta = _first_choice(_loads(chunk.data)).get("delta") if chunk.reasoning and chunk.data else None
+    if not isinstance(delta, dict):
+        return []
+    return [name for name in REASONING_FIELDS if delta.get(name)] or ["content"]  # a typed part of it (Mistral)
 
 
 def _loads(data: bytes) -> Any:

@@ -16,6 +16,7 @@ from django.utils.text import slugify
 from webapp.backends import KINDS, keys
 from webapp.backends.recording import PREFIX
 from webapp.core.errors import Outcome
+from webapp.core.openai import reasoning_fields
 from webapp.core.recording import Recording
 from webapp.core.spec import BackendSpec, PromptSpec
 from webapp.models import Backend, Turn
@@ -171,6 +172,7 @@ async def probe(spec: BackendSpec) -> Probe:
     limits = replace(spec.limits, first_byte_s=PROBE_S, gap_s=PROBE_S, total_s=2 * PROBE_S)
     prompt = PromptSpec(({"role": "user", "content": PROBE_PROMPT},), max_tokens=PROBE_TOKENS, temperature=0.0)
     turn = LiveTurn(replace(spec, limits=limits), prompt)
+    turn.meter.chunks = []
     await run_turn(turn, upstreams.client(spec))
     ok = turn.outcome is Outcome.DONE
     summary = _summary(turn) if ok else turn.error.message if turn.error else "The test was stopped."
@@ -200,8 +202,9 @@ def _checks(turn: LiveTurn) -> Sequence[Check]:
     exact = meter.usage is not None
     usage = "yes, token counts are exact" if exact else "no: token counts will be estimates (~)"
     checks.append(Check("usage", "Usage in the stream", usage, "ok" if exact else "warn"))
-    thinks = any(delta.kind == "reasoning" for delta in meter.deltas)
-    checks.append(Check("reasoning", "Reasoning", "streamed apart" if thinks else "none seen", "ok"))
+    fields = next((found for chunk in meter.chunks or () if (found := reasoning_fields(chunk))), [])
+    text = f"streamed apart, in the field {' and '.join(fields)}" if fields else "none seen"
+    checks.append(Check("reasoning", "Reasoning", text, "ok"))
     per_chunk = figures.tokens_per_chunk
     text = "n/a" if per_chunk is None else f"{per_chunk:.1f}" + ("" if exact else " (estimated)")
     checks.append(Check("tokens_per_chunk", "Tokens per chunk", text, "unknown" if per_chunk is None else "ok"))
