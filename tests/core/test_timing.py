@@ -188,6 +188,19 @@ def test_counts_are_marked_as_estimates_where_it_does_not():
     assert found.prompt_tokens is None
 
 
+@pytest.mark.parametrize("every", [False, True], ids=["at the end", "in every chunk"])
+def test_a_count_of_0_beside_text_is_no_count(every: bool):
+    rest = {"usage": usage(0)} if every else {}
+    reads = [(100 + 10 * n, said({"content": " word"}, **rest)) for n in range(30)]
+    meter = measured(*reads, (400, said({}, finish="stop", usage=usage(0)) + DONE))
+    meter.finish(at(400))
+    assert meter.tokens == (30, False)
+    found = figures_of(meter, prices_usd_per_mtok=(1.0, 1.0))
+    assert (found.output_tokens, found.tokens_source, found.tpot_estimated) == (30, "estimate", True)
+    assert found.tpot_ms == pytest.approx(10)
+    assert found.cost_usd is None
+
+
 def test_details_of_usage_are_passed_on_and_stay_unknown_where_they_are():
     meter = measured((1, event(chunk({"content": "a"}))))
     found = figures(meter.marks, meter.deltas, Usage(10, 20, 5, 8))
@@ -282,13 +295,15 @@ def test_speed_and_tpot_are_one_figure_and_never_count_more_than_there_is(arriva
     deltas = [Delta(SENT_NS + ns, "content", "x" * n) for ns, (_, n) in zip(times, arrivals, strict=True)]
     marks = Marks(sent=SENT_NS, first_token=deltas[0].at_ns, last_token=deltas[-1].at_ns)
     found = figures(marks, deltas, Usage(1, tokens))
+    count = tokens or estimate_tokens(len(deltas), sum(n for _, n in arrivals))  # 0 beside text is no count
+    assert found.output_tokens == count
     window_ms = (times[-1] - times[0]) / NS_PER_MS
     if found.tpot_ms is None:
         assert found.tok_s is None
     else:
         assert found.tok_s == pytest.approx(1000 / found.tpot_ms)
         assert window_ms / found.tpot_ms >= 1 - 1e-6
-        assert window_ms / found.tpot_ms <= tokens - 1 + 1e-6  # the first chunk holds one at least
+        assert window_ms / found.tpot_ms <= count - 1 + 1e-6  # the first chunk holds one at least
     if found.icl_ms is not None:
         assert found.icl_ms.mean * found.icl_ms.n == pytest.approx(window_ms, abs=1e-3)
 

@@ -15,7 +15,7 @@ from webapp.core.openai import Chunk, Usage, plain_chunk
 from webapp.core.spec import Limits
 from webapp.core.sse import SSEDecoder, SSEEvent
 from webapp.core.stencil import Stencil
-from webapp.core.timing import Marks, estimate_tokens
+from webapp.core.timing import Marks, counted, estimate_tokens
 
 FORGIVEN_EVENTS = 5  # malformed events that a stream survives; more is a server that speaks something else
 
@@ -51,8 +51,8 @@ class StreamMeter:
     @property
     def tokens(self) -> tuple[int, bool]:
         """The output tokens so far, and whether the server itself has counted them."""
-        if self.usage is not None and self.usage.completion_tokens is not None:
-            return self.usage.completion_tokens, True
+        if (count := counted(self.usage, len(self.deltas))) is not None:
+            return count, True
         return estimate_tokens(len(self.deltas), self.chars), False
 
     @property

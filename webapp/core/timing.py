@@ -100,7 +100,7 @@ def figures(
     inter-chunk latency): read-outs are made several times a second while others are being measured. Without `icl` only
     the inter-chunk latency is left out, for callers that keep the gaps themselves.
     """
-    exact = usage.completion_tokens if usage else None
+    exact = counted(usage, len(deltas))
     if chars is None:
         chars = sum(len(delta.text) for delta in deltas)
     tokens = exact if exact is not None else estimate_tokens(len(deltas), chars)
@@ -129,7 +129,7 @@ def figures(
         tokens_source=source,
         tpot_estimated=source == "estimate" or not first_known,
         short=bool(deltas) and (window_ns < SHORT_WINDOW_NS or tokens < SHORT_TOKENS),
-        cost_usd=_cost_usd(usage, prices_usd_per_mtok),
+        cost_usd=_cost_usd(usage, exact, prices_usd_per_mtok),
     )
 
 
@@ -137,6 +137,12 @@ def gaps_ms(deltas: Sequence[Delta]) -> list[float]:
     """Return the inter-chunk latencies: differences of arrival of neighbouring chunks, in ms."""
     times_ns = deltas.times_ns if isinstance(deltas, Deltas) else [delta.at_ns for delta in deltas]
     return [gap_ns / NS_PER_MS for gap_ns in map(sub, islice(times_ns, 1, None), times_ns)]
+
+
+def counted(usage: Usage | None, chunks: int) -> int | None:
+    """Return the server's own count of output tokens, None where it gave none; 0 beside `chunks` of text is none."""
+    count = usage.completion_tokens if usage is not None else None
+    return count if count or not chunks else None
 
 
 def estimate_tokens(chunks: int, chars: int) -> int:
@@ -154,7 +160,7 @@ def _tokens_in_first(deltas: Sequence[Delta], tokens: int, chars: int) -> tuple[
     """Return how many tokens the first chunk held and whether that is known rather than shared out by characters."""
     if not deltas:
         return 0, True
-    if deltas[0].tokens is not None:
+    if deltas[0].tokens:  # 0 beside text is no count
         return deltas[0].tokens, True
     if tokens <= len(deltas):
         return 1, True
@@ -175,13 +181,15 @@ def _thinking_ms(marks: Marks, deltas: Sequence[Delta]) -> float | None:
     return _ms(marks.first_token, marks.first_output)
 
 
-def _cost_usd(usage: Usage | None, prices: tuple[float | None, float | None]) -> float | None:
+def _cost_usd(
+    usage: Usage | None, output_tokens: int | None, prices: tuple[float | None, float | None]
+) -> float | None:
     price_in, price_out = prices
-    if usage is None or usage.prompt_tokens is None or usage.completion_tokens is None:
+    if usage is None or usage.prompt_tokens is None or output_tokens is None:
         return None
     if price_in is None or price_out is None:
         return None
-    return (usage.prompt_tokens * price_in + usage.completion_tokens * price_out) / 1e6
+    return (usage.prompt_tokens * price_in + output_tokens * price_out) / 1e6
 
 
 def _ms(start_ns: int | None, end_ns: int | None) -> float | None:

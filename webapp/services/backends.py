@@ -199,7 +199,7 @@ def _checks(turn: LiveTurn) -> Sequence[Check]:
     checks.append(Check("headers", "Time to headers", text, "unknown" if headers is None else "ok"))
     if turn.outcome is not Outcome.DONE and not meter.deltas:
         return checks
-    exact = meter.usage is not None
+    exact = figures.tokens_source == "usage"
     usage = "yes, token counts are exact" if exact else "no: token counts will be estimates (~)"
     checks.append(Check("usage", "Usage in the stream", usage, "ok" if exact else "warn"))
     fields = next((found for chunk in meter.chunks or () if (found := reasoning_fields(chunk))), [])
