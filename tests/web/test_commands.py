@@ -61,6 +61,23 @@ def test_a_database_that_cannot_be_made_is_one_sentence(words: tuple[str, ...], 
     assert "VAR_DIR" in said
 
 
+# Arguments
+
+NO_TEXT = {
+    "an option": (("compare", "--backend", "x", "--prompt", b"\xff\xfe hi"), "--prompt is not valid UTF-8.\n"),
+    "an option with its value": (("compare", "--backend", "x", b"--prompt=\xff"), "--prompt is not valid UTF-8.\n"),
+    "a label": (("backend", "add", "x", "--label", b"\xff"), "--label is not valid UTF-8.\n"),
+    "a name": (("backend", "test", b"\xff"), "'\\udcff' is not valid UTF-8.\n"),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), NO_TEXT.values(), ids=NO_TEXT)
+def test_what_is_no_text_is_refused_in_a_sentence(
+    words: tuple[str | bytes, ...], sentence: str, tmp_path: Path
+) -> None:
+    assert refused(tmp_path, *words) == sentence
+
+
 # Settings
 
 WRONG = {
