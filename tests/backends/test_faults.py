@@ -62,8 +62,8 @@ NOTES = {
 }
 
 
-def turn_to(url: str, model: str, content: str = "Hi", limits: Limits = SHORT) -> LiveTurn:
-    spec = BackendSpec("x", "X", url, model, key_ref="env:CANARY", limits=limits)
+def turn_to(url: str, model: str, content: str = "Hi", limits: Limits = SHORT, key_ref: str = "env:CANARY") -> LiveTurn:
+    spec = BackendSpec("x", "X", url, model, key_ref=key_ref, limits=limits)
     return LiveTurn(spec, PromptSpec(({"role": "user", "content": content},)))
 
 
@@ -232,6 +232,15 @@ async def test_a_key_that_is_not_there_ends_the_lane_before_anything_is_sent(
     turn = await run(turn_to(up.url, "ok"), client)
     assert turn.error is not None
     assert (turn.error.kind, up.connections) == ("auth", 0)
+
+
+async def test_a_backend_that_wants_a_key_where_none_is_set_is_not_said_to_have_refused_one(
+    up: Upstream, client: OpenAIHTTP
+):
+    turn = await run(turn_to(up.url, "fault-u04", key_ref=""), client)
+    assert turn.error is not None
+    assert turn.error.message.startswith("The backend wants a key (401) and none is set; add one by reference")
+    assert_plain(turn.error.message)
 
 
 # Cancelling

@@ -45,13 +45,19 @@ def of_exception(error: BaseException, host: str, *, resolving: bool = False) ->
     return StreamError("protocol", f"The request to {host} failed in an unexpected way ({type(error).__name__}).")
 
 
-def of_status(status: int, headers: dict[str, str], body: bytes, url: str, now: datetime | None = None) -> StreamError:
-    """Return the StreamError for an answer whose status is not 200; `headers` have lower-case names."""
+def of_status(
+    status: int, headers: dict[str, str], body: bytes, url: str, now: datetime | None = None, *, keyed: bool = True
+) -> StreamError:
+    """Return the StreamError for an answer whose status is not 200; `headers` have lower-case names.
+
+    `keyed` says whether the request bore a key.
+    """
     said = _said(body)
     if status in (401, 403):
-        return StreamError(
-            "auth", f"The backend refused our key ({status}); check the key's reference.", permanent=True, status=status
-        )
+        text = f"The backend refused our key ({status}); check the key's reference."
+        if not keyed:
+            text = f"The backend wants a key ({status}) and none is set; add one by reference (env:NAME or file:PATH)."
+        return StreamError("auth", text, permanent=True, status=status)
     if status == 404:
         detail = said or f" at {url}"
         return StreamError(

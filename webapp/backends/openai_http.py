@@ -111,7 +111,8 @@ async def _check_head(response: aiohttp.ClientResponse, url: str, key: str) -> N
     """Raise StreamError unless the answer is a plain event stream. Error bodies are quoted without our key."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     if response.status != 200:
-        raise faults.of_status(response.status, headers, await _error_body(response, key), url.partition("?")[0])
+        body = await _error_body(response, key)
+        raise faults.of_status(response.status, headers, body, url.partition("?")[0], keyed=bool(key))
     if (encoded := openai.unasked_encoding(headers.get("content-encoding", ""))) is not None:
         raise encoded
     if response.content_type != "text/event-stream":
