@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from typing import Any
 
@@ -11,6 +12,7 @@ import orjson
 
 from tests.live import Browser, LiveApp
 from tests.stamps import KEYS, RUNS, TOKENS, Lateness, Reported, check
+from tests.web.conftest import AddBackend
 
 STOPPED_S = 0.5
 LANES = ("wse3-llama-70b", "wse3-gpt-oss-120b", "b200-gpt-oss-120b", "h100x2-llama-70b")
@@ -92,3 +94,11 @@ async def test_a_simulator_whose_host_held_it_up_does_not_pass_for_a_slow_model(
     assert min(late_ms, lane["icl_ms"]["max"]) > STOPPED_S * 1000 * 0.8  # less one step, of 18 ms
     said = next(warning for warning in run["verdict"]["warnings"] if warning["short"] == "simulator late")
     assert f"A ran up to {late_ms:.0f} ms behind its schedule" in said["detail"]
+
+
+async def test_as_text_an_estimated_rate_is_marked_as_in_the_page(live_app: LiveApp, add_backend: AddBackend) -> None:
+    lanes = ("--backend", await add_backend("ok"), "--backend", await add_backend("ok-crlf"))  # no usage in the second
+    printed = await asyncio.to_thread(live_app.manage, "compare", *lanes, "--prompt", "Hello")
+    counted, estimated = printed.splitlines()[:2]
+    assert "~" not in counted
+    assert re.search(r" ~[\d.]+ tok/s .* ~\d+ tokens$", estimated)

@@ -72,7 +72,8 @@ class Command(BaseCommand):
             if figures is None:
                 continue
             mark = "~" if figures.tokens_source == "estimate" else ""
-            rate = f"{figures.tok_s:.1f}" if figures.tok_s else "n/a"
+            roughly = "~" if figures.tpot_estimated else ""
+            rate = f"{roughly}{figures.tok_s:.1f}" if figures.tok_s else "n/a"
             self.stdout.write(
                 f"{lane.letter} {lane.spec.slug:28} {lane.outcome:10} TTFT {duration(figures.ttft_ms):>8}   "
                 f"{rate:>8} tok/s   total {duration(figures.e2e_ms):>8}   {mark}{figures.output_tokens or 'n/a'} tokens"
