@@ -101,7 +101,8 @@ def _winner(done: Sequence[LaneResult]) -> str:
 
 def _sentence(done: Sequence[LaneResult], what: str) -> str:
     first, last = done[0], done[-1]
-    times = f"{duration(first.total_ms)} against {duration(last.total_ms)}"
+    shown = _totals(done)
+    times = f"{shown[0]} against {shown[-1]}"
     ratio = _ratio(last.total_ms, first.total_ms)
     if ratio < TIE_RATIO:
         return f"{_names(done)} {what} together: {times}."
@@ -109,17 +110,22 @@ def _sentence(done: Sequence[LaneResult], what: str) -> str:
     return f"{first.letter} {what} {times_sooner(ratio)} sooner{than}: {times}."
 
 
+def _totals(done: Sequence[LaneResult]) -> list[str]:
+    """Return the totals that the verdict names, in words: the first lane's, the second's and the last's."""
+    return durations([lane.total_ms for lane in (done[0], done[1], done[-1])])
+
+
 def _details(done: Sequence[LaneResult], first_token: bool) -> str:
     parts = []
     if len(done) > 2 and _winner(done):
         second = done[1]
         ratio = _ratio(second.total_ms, done[0].total_ms)
-        parts.append(f"Next was {second.letter}, {times_sooner(ratio)} later: {duration(second.total_ms)}.")
+        parts.append(f"Next was {second.letter}, {times_sooner(ratio)} later: {_totals(done)[1]}.")
     timed = sorted((lane for lane in done if lane.ttft_ms), key=lambda lane: lane.ttft_ms or 0.0)
     if first_token and len(timed) > 1:
         first, last = timed[0], timed[-1]
         ratio = _ratio(last.ttft_ms, first.ttft_ms)
-        times = f"{duration(first.ttft_ms)} against {duration(last.ttft_ms)}"
+        times = " against ".join(durations([first.ttft_ms, last.ttft_ms]))
         if ratio < TIE_RATIO:
             parts.append(f"First tokens came together: {times}.")
         else:
@@ -226,6 +232,29 @@ def _ratio(larger: float | None, smaller: float | None) -> float:
 def times_sooner(ratio: float) -> str:
     """Return a ratio as people say it: "1.4×", "3.1×", "18×"."""
     return f"{ratio:.0f}×" if ratio >= 9.95 else f"{ratio:.2f}×" if ratio < 1.095 else f"{ratio:.1f}×"
+
+
+def durations(times_ms: Sequence[float | None]) -> list[str]:
+    """Return times that are compared with the first of them, the shortest, in one unit: "0.41 s", "7.5 s".
+
+    With two significant digits where these give the ratios of the times themselves, else with three.
+    """
+    known = [ms or 0.0 for ms in times_ms]
+    if known[0] >= 99_950:
+        return [duration(ms) for ms in known]
+    unit, unit_ms = ("ms", 1) if known[0] < 99.95 and known[-1] < 999.5 else ("s", 1000)
+    ratios = [times_sooner(_ratio(ms, known[0])) for ms in known]
+    for digits in (2, 3):
+        shown = [_digits(ms / unit_ms, digits) for ms in known]
+        if [times_sooner(_ratio(float(text), float(shown[0]))) for text in shown] == ratios:
+            break
+    return [f"{text} {unit}" for text in shown]
+
+
+def _digits(value: float, digits: int) -> str:
+    """Return a number with so many significant digits, or more where it is a larger whole number."""
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    return f"{value:.{max(0, digits - 1 - exponent)}f}"
 
 
 def duration(ms: float | None) -> str:
