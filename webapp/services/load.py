@@ -126,7 +126,7 @@ def delete(run: LoadRun) -> None:
     if run.id in _threads or elsewhere:  # a thread goes on until the results are kept
         raise Refusal("This load run is still going on; stop it first.")
     folder = Path(run.folder)
-    if folder.is_relative_to((settings.VAR_DIR / "loads").resolve()):
+    if folder.parent == (settings.VAR_DIR / "loads").resolve():  # not that folder itself, in which all the others lie
         shutil.rmtree(folder, ignore_errors=True)
     run.delete()
 
@@ -164,7 +164,9 @@ def finish_row(run: LoadRun, note: str = "", *, stopped: bool = False) -> LoadRu
 
 
 def keep_finished(folder: Path, summary: Mapping[str, Any], *, title: str = "") -> LoadRun:
-    """Add the row of a run that the command line has finished, for the page's list."""
+    """Add the row of a run that the command line has finished, for the page's list, instead of those whose files it
+    has written over.
+    """
     plan = summary["plan"]
     row = LoadRun(
         created_at=timezone.now(),
@@ -183,6 +185,8 @@ def keep_finished(folder: Path, summary: Mapping[str, Any], *, title: str = "") 
         owner=OWNER,
     )
     row.save(force_insert=True)
+    # A row with another's files would hand them out as its own, and take them along when it is deleted.
+    LoadRun.objects.filter(folder=row.folder).exclude(id=row.id).exclude(state=LoadRun.State.RUNNING).delete()
     return row
 
 
