@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.conf import settings
 
 from tests.web.load_runs import finished
 from webapp.models import LoadRun
-from webapp.services import load
+from webapp.services import load, loadreport
 
 pytestmark = pytest.mark.usefixtures("rows")
 
@@ -48,3 +51,25 @@ def test_deleting_a_run_into_the_folder_of_all_runs_leaves_the_others_their_file
     assert (Path(other.folder) / "summary.json").exists()
     load.delete(other)
     assert not Path(other.folder).exists()
+
+
+def test_a_run_is_stopping_until_its_row_has_the_results_and_its_report_comes_after(
+    loads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = kept(loads / "stopped", "stopped")
+    LoadRun.objects.filter(id=row.id).update(state=LoadRun.State.RUNNING)
+    job = SimpleNamespace(run=lambda: None, stop=lambda: None, stopping=True, note="")
+    monkeypatch.setitem(load._running, row.id, job)
+    seen: list[Any] = []
+
+    def results(_: Path) -> tuple[dict[str, Any], dict[str, Any], bool]:
+        seen.append(load.is_stopping(row.id))
+        return {**row.summary, "ended": "stopped"}, {}, False
+
+    def written(_: Path) -> None:
+        seen.append((load.is_stopping(row.id), LoadRun.objects.get(id=row.id).state))
+
+    monkeypatch.setattr(load, "results", results)
+    monkeypatch.setattr(loadreport, "write_apart", written)
+    load._supervise(row.id, job, threading.Event())
+    assert seen == [True, (False, LoadRun.State.STOPPED)]

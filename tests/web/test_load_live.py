@@ -41,13 +41,44 @@ def test_a_slider_of_a_run_that_has_ended_is_told_so() -> None:
 def test_a_run_is_not_deleted_before_it_has_ended_which_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     here, elsewhere = finished(10), finished(10, owner=owner_of(os.getppid()))
     monkeypatch.setitem(load._threads, here.id, Thread())
-    LoadRun.objects.filter(id=elsewhere.id).update(state=LoadRun.State.RUNNING)
+    LoadRun.objects.update(state=LoadRun.State.RUNNING)
     for run in (here, elsewhere):
         reply = Client().post(f"/load/{run.id}/delete/")
         assert reply.status_code == 409
         assert "This load run is still going on; stop it first." in reply.content.decode()
         assert f'href="/load/{run.id}/"' in reply.content.decode()
     assert LoadRun.objects.count() == 2
+
+
+def test_a_run_that_is_being_stopped_says_so_and_shows_nothing_to_steer_or_stop_it_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = finished(10)
+    LoadRun.objects.update(state=LoadRun.State.RUNNING)
+    for stopping, shown in ((False, True), (True, False)):
+        monkeypatch.setattr(load, "is_stopping", lambda _, stopping=stopping: stopping)
+        for address in (f"/load/{run.id}/", "/load/drawer/"):
+            page = Client().get(address).content.decode()
+            assert ('type="range"' in page, 'id="load-stop"' in page) == (shown, shown), address
+        assert ("Stopping: nothing more leaves" in Client().get(f"/load/{run.id}/").content.decode()) is stopping
+
+
+def test_a_report_that_is_being_written_yet_is_waited_for_by_who_fetches_or_deletes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row has its results a second or two before: the page that shows them links the report."""
+    run = finished(10)
+    LoadRun.objects.update(folder=str(tmp_path))
+    steps = [lambda: None, (tmp_path / "report.html").touch]
+    for step, request in zip(steps, ("delete/", "file/report.html"), strict=True):
+        writing = Thread(target=lambda step=step: (step(), load._threads.pop(run.id)))
+        monkeypatch.setitem(load._threads, run.id, writing)
+        monkeypatch.setattr(load, "wait", lambda _, seconds, writing=writing: (writing.start(), writing.join(seconds)))
+        if request == "delete/":
+            monkeypatch.setattr(LoadRun, "delete", lambda _: None)
+            assert Client().post(f"/load/{run.id}/{request}").status_code == 302
+        else:
+            assert Client().get(f"/load/{run.id}/{request}").status_code == 200
 
 
 def test_progress_says_the_step_that_is_under_way_with_its_attainment_and_those_before(tmp_path: Path) -> None:

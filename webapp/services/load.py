@@ -120,8 +120,15 @@ def latest(run: LoadRun) -> dict[str, Any]:
     return lines[-1] if lines else {}
 
 
+def settle(run: LoadRun) -> None:
+    """Wait until the report of a run that has ended is written, too: it comes a second or two after the results."""
+    if run.state != LoadRun.State.RUNNING:
+        wait(run.id, loadreport.REPORT_S)
+
+
 def delete(run: LoadRun) -> None:
     """Remove a run that has ended, with its files where they are ours to remove. Raises Refusal while it goes on."""
+    settle(run)
     elsewhere = run.state == LoadRun.State.RUNNING and run.owner != OWNER and not is_gone(run.owner)
     if run.id in _threads or elsewhere:  # a thread goes on until the results are kept
         raise Refusal("This load run is still going on; stop it first.")
@@ -138,11 +145,12 @@ def end_orphans() -> int:
         if run.group and is_ours(run.group):
             kill_group(run.group, signal.SIGKILL)
         finish_row(run, "Interrupted: the server ended before this run did; what had been measured is kept.")
+        write_report(run)
     return len(orphans)
 
 
 def finish_row(run: LoadRun, note: str = "", *, stopped: bool = False) -> LoadRun:
-    """Read what a run has left behind into its row, and write its report. `stopped`: somebody had asked for the end."""
+    """Read what a run has left behind into its row. `stopped`: somebody had asked for the end."""
     folder = Path(run.folder)
     summary, charts, _ = results(folder)
     ended = summary.get("ended", "interrupted") if summary else ""
@@ -156,11 +164,15 @@ def finish_row(run: LoadRun, note: str = "", *, stopped: bool = False) -> LoadRu
         note = "Interrupted: the load generator was ended before its time; what had been measured is kept."
     if run.state == LoadRun.State.FAILED:
         note = note or last_words(folder)
-    elif summary:
-        loadreport.write_apart(folder)
     run.note = note
     run.save()
     return run
+
+
+def write_report(run: LoadRun) -> None:
+    """Write the report of a run whose results are kept in its row."""
+    if run.summary:
+        loadreport.write_apart(Path(run.folder))
 
 
 def keep_finished(folder: Path, summary: Mapping[str, Any], *, title: str = "") -> LoadRun:
@@ -199,8 +211,9 @@ def _supervise(run_id: str, job: Job, begun: threading.Event) -> None:
         except Exception as failed:  # whatever it was, the row says so and keeps what had been measured
             log.exception("the load run %s broke off", run_id)
             job.note = f"The run broke off: {failed}."
-        _running.pop(run_id, None)
-        finish_row(LoadRun.objects.get(id=run_id), job.note, stopped=job.stopping)
+        row = finish_row(LoadRun.objects.get(id=run_id), job.note, stopped=job.stopping)
+        _running.pop(run_id, None)  # not before the row says so: until then a run that was stopped is stopping
+        write_report(row)
     finally:
         begun.set()
         if forget is not None:

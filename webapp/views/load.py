@@ -69,7 +69,8 @@ def drawer(request: HttpRequest) -> HttpResponse:
     """Show the arena's load controls: of the run that is going on, else of the last (`after`), to start another."""
     running = LoadRun.objects.filter(state=LoadRun.State.RUNNING, asked_by="page").first()
     run = running or _found(request.GET.get("after", ""))
-    return _drawer(request, run, request.GET.getlist("backend"), values_of(run))
+    stopping = run is not None and load.is_stopping(run.id)
+    return _drawer(request, run, request.GET.getlist("backend"), values_of(run), stopping=stopping)
 
 
 def _drawer(
@@ -233,6 +234,8 @@ async def file(request: HttpRequest, run_id: str, name: str) -> HttpResponseBase
     """Hand out one of the files that a run has left."""
     run = await in_thread(_run, run_id)
     path = Path(run.folder) / name
+    if name in FILES and not path.is_file():
+        await in_thread(load.settle, run)  # its page links the report before that is written
     if name not in FILES or not path.is_file():
         raise Http404("There is no such file.")
     headers = {"Content-Disposition": f'attachment; filename="load-{run.id}-{name}"'}

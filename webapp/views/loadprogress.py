@@ -35,7 +35,7 @@ def progress(run: LoadRun) -> dict[str, Any]:
     if table:
         table["rows"].reverse()  # the newest stays in sight
     found = {"sentence": _sentence(run, line), "steps": table, "pairs": _pairs(run, line)}
-    return {"running": True, "done": done, **found}
+    return {"running": True, "stopping": load.is_stopping(run.id), "done": done, **found}
 
 
 def growing(run: LoadRun) -> Spec | None:
