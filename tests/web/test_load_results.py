@@ -133,7 +133,7 @@ def faster(run: LoadRun) -> LoadRun:
 def steady(run: LoadRun) -> LoadRun:
     """Have every time of a run lie between 100 and 101 ms."""
     bars = [[100 + k / 80, 100 + (k + 1) / 80, 100] for k in range(80)]
-    run.charts["distribution"]["a"] = {"ttft": bars, "icl": bars, "e2e": bars}
+    run.charts["distribution"]["a"] = {"ttft": bars, "tpot": bars, "icl": bars, "e2e": bars}
     run.save()
     return run
 
@@ -168,6 +168,36 @@ def test_what_makes_two_runs_hard_to_compare_is_said() -> None:
     assert "Cannot tell: a load generator was the limit, not the server." in page
     assert "In run B the generator itself was the limit" in page
     assert "Run B did not run to its end (stopped)." in page
+
+
+def test_nothing_is_told_from_a_run_that_is_not_measurable() -> None:
+    a, b = finished(1000), faster(finished(1000))
+    for codes, said in (((0, 4), "run B is not"), ((4, 1), "run A is not"), ((4, 4), "neither run is")):
+        a.exit_code, b.exit_code = codes
+        a.save()
+        b.save()
+        page = compared(a, b)
+        assert f"Cannot tell: {said} measurable." in page
+        assert "is faster" not in page
+
+
+def test_a_difference_that_a_late_host_may_have_made_is_told_by_nobody() -> None:
+    a, b = finished(1000), faster(finished(1000))
+    assert "Run B was faster: TTFT p50" in compared(a, b)
+    a.summary["backends"]["a"]["server"] = {"most_late_ms": 60_000.0}
+    a.save()
+    page = compared(a, b)
+    assert "Run B was faster: TPOT p50" in page
+    assert "In run A a simulator&#x27;s host was late by up to 60000 ms; its times may be too large." in page
+
+
+def test_gaps_alone_make_no_run_the_faster_one() -> None:
+    """Thousands of them come from a few answers, and those of one are alike."""
+    a, b = finished(1000), finished(1000)
+    gaps = b.charts["distribution"]["a"]["icl"]
+    gaps[:] = [[low / 2, high / 2, count] for low, high, count in gaps]
+    b.save()
+    assert "faster" not in compared(a, b)
 
 
 def test_figures_of_two_searches_that_ended_at_different_loads_are_not_passed_off_as_alike() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.urls import reverse
 
-from webapp.core.loadcompare import CANNOT_TELL, NO_DIFFERENCE, Difference, difference
+from webapp.core.generator import FLOOR_NS
+from webapp.core.loadcompare import CANNOT_TELL, COMPARED, NO_DIFFERENCE, Difference, Measured, differences
 from webapp.core.loadsummary import figures_at, load_words, name_at
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
@@ -15,22 +17,23 @@ from webapp.views import loadcontexts as contexts
 from webapp.views.loadwords import signed, time_words
 from webapp.views.words import NA
 
-COMPARED = (("ttft", 50), ("ttft", 95), ("icl", 95), ("e2e", 50))
+NOT_MEASURABLE = 4  # the exit code of a run that passes for nothing
+CHARTS = (("ttft", "TTFT"), ("tpot", "TPOT"), ("icl", "Gaps between chunks"), ("e2e", "Whole answers"))
 
 
 def compared(a: LoadRun, b: LoadRun) -> dict[str, Any]:
     """Return the context of `load/compare.html`: what can be told of the backends that two runs share, or of the two
     only ones."""
-    pairs = _pairs(a, b)
-    entries = [_entry(a, b, slug_a, slug_b) for slug_a, slug_b in pairs]
+    why_not = _why_not(a, b)
+    entries = _entries(a, b, measurable=not why_not)
     unlike = _unlike(a, b)
     return {
         "heads": [("A", contexts.row(a)), ("B", contexts.row(b))], "doubts": [*_doubts(a, b), *unlike],
         "entries": entries, "vega": chart_files.bundle_name(),
-        "sentence": _sentence(entries, limited=_limited(a) or _limited(b), alike=not unlike),
+        "sentence": why_not if entries and why_not else _sentence(entries, alike=not unlike),
         "charts": [
             {"title": title, "url": reverse("load-compare-chart", args=[a.id, b.id, figure])}
-            for figure, title in (("ttft", "TTFT"), ("icl", "Gaps between chunks"), ("e2e", "Whole answers"))
+            for figure, title in CHARTS
         ],
     }  # fmt: skip
 
@@ -51,15 +54,31 @@ def overlaid(a: LoadRun, b: LoadRun, figure: str) -> dict[str, list[list[float]]
     return found
 
 
-def _entry(a: LoadRun, b: LoadRun, slug_a: str, slug_b: str) -> dict[str, Any]:
-    bars_a, bars_b = (run.charts.get("distribution", {}).get(slug, {}) for run, slug in ((a, slug_a), (b, slug_b)))
+def _entries(a: LoadRun, b: LoadRun, *, measurable: bool) -> list[dict[str, Any]]:
+    """Return a table for each pair of backends; of runs that are not `measurable` the figures alone, nothing told."""
+    pairs = _pairs(a, b)
+    measured = [(_measured(a, slug_a), _measured(b, slug_b)) for slug_a, slug_b in pairs]
     labels = {figure: label for figure, label, _ in contexts.FIGURES}
-    rows = []
-    for figure, percent in COMPARED:
-        found = difference(bars_a.get(figure, ()), bars_b.get(figure, ()), percent)
-        rows.append({"label": f"{labels[figure]} p{percent}", **_told(found)})
-    names = [name_at(slug, figures_at(run.summary).get(slug, "")) for run, slug in ((a, slug_a), (b, slug_b))]
-    return {"slug": " against ".join(dict.fromkeys(names)), "rows": rows}
+    entries = []
+    for slugs, found in zip(pairs, differences(measured), strict=True):
+        rows = [
+            {"label": f"{labels[figure]} p{percent}", **_told(one if measurable else replace(one, result=CANNOT_TELL))}
+            for (figure, percent), one in zip(COMPARED, found, strict=True)
+        ]
+        names = [name_at(slug, figures_at(run.summary).get(slug, "")) for run, slug in zip((a, b), slugs, strict=True)]
+        entries.append({"slug": " against ".join(dict.fromkeys(names)), "rows": rows})
+    return entries
+
+
+def _measured(run: LoadRun, slug: str) -> Measured:
+    return Measured(run.charts.get("distribution", {}).get(slug, {}), _late_ms(run, slug))
+
+
+def _late_ms(run: LoadRun, slug: str) -> float:
+    """Return by how many ms a simulated backend was behind its own schedule at most, 0 where that raises no doubt."""
+    server = run.summary.get("backends", {}).get(slug, {}).get("server") or {}
+    late_ms: float = server.get("most_late_ms") or 0.0
+    return late_ms if late_ms > FLOOR_NS / 1e6 else 0.0
 
 
 def _told(found: Difference) -> dict[str, Any]:
@@ -79,12 +98,26 @@ def _limited(run: LoadRun) -> bool:
     return bool(run.summary.get("generator", {}).get("reasons"))
 
 
+def _why_not(a: LoadRun, b: LoadRun) -> str:
+    """Say why nothing can be told of two runs, whatever their figures are; "" where something may be."""
+    if _limited(a) or _limited(b):
+        return "Cannot tell: a load generator was the limit, not the server."
+    found = [name for name, run in (("A", a), ("B", b)) if run.exit_code == NOT_MEASURABLE]
+    if not found:
+        return ""
+    return f"Cannot tell: {'neither run is' if len(found) > 1 else f'run {found[0]} is not'} measurable."
+
+
 def _doubts(a: LoadRun, b: LoadRun) -> list[str]:
     """Return what is wrong with one of the two runs, each as one sentence."""
     found = []
     for name, run in (("A", a), ("B", b)):
         if _limited(run):
             found.append(f"In run {name} the generator itself was the limit: its figures are not the server's.")
+        if late_ms := max((_late_ms(run, slug) for slug in run.summary.get("backends", ())), default=0.0):
+            found.append(
+                f"In run {name} a simulator's host was late by up to {late_ms:.0f} ms; its times may be too large."
+            )
         if run.state != LoadRun.State.DONE:
             found.append(f"Run {name} did not run to its end ({run.state}).")
     return found
@@ -107,11 +140,9 @@ def _load(run: LoadRun) -> str:
     return ", ".join(dict.fromkeys(at.values())) or load_words(run.plan)
 
 
-def _sentence(entries: Sequence[Mapping[str, Any]], *, limited: bool, alike: bool) -> str:
+def _sentence(entries: Sequence[Mapping[str, Any]], *, alike: bool) -> str:
     if not entries:
         return "Cannot tell: the two runs have no backend in common."
-    if limited:
-        return "Cannot tell: a load generator was the limit, not the server."
     rows = [row for entry in entries for row in entry["rows"]]
     results = {row["result"] for row in rows if row["told"]}
     told = [f"{row['label']} {row['a']} against {row['b']}" for row in rows if row["told"]]
