@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import vl_convert
 
+from tests.live import ROOT
 from webapp.core import charts, livecharts
 from webapp.core.histogram import Histogram
 from webapp.core.loadsummary import bars, thinned
@@ -69,6 +70,26 @@ def test_live_charts_are_drawn_whatever_is_not_known_or_zero(name: str) -> None:
     labels = re.findall(r">([\d.]+k?)(?: m?s)?</text>", drawn)
     assert len(labels) > 5, "both axes have labels"
     assert not urls(spec)
+
+
+def dashed(layer: dict[str, Any]) -> bool:
+    return bool(layer["mark"].get("strokeDash"))
+
+
+def test_a_line_is_dashed_for_the_same_figure_while_a_run_goes_on_as_in_its_result() -> None:
+    spec = charts.percentiles_over_time(SERIES, ["a", "b"])
+    scale = spec["encoding"]["strokeDash"]["scale"]
+    found = {name: dash[1] > 0 for name, dash in zip(scale["domain"], scale["range"], strict=True)}
+    assert found == {"p50": False, "p95": True}
+    page = (ROOT / "templates" / "load" / "_live.html").read_text("utf-8")
+    for chart in ("ttft", "icl"):
+        lines = [layer for layer in livecharts.specs(["a", "b"])[chart]["layer"] if layer["mark"]["type"] == "line"]
+        live = {layer["encoding"]["y"]["field"].split("_")[1]: dashed(layer) for layer in lines}
+        assert live == {name: found[name] for name in live}
+        caption = re.search(rf"<figcaption((?!figcaption).)*</figcaption><div class=.chart. data-live=.{chart}", page)
+        assert caption
+        keys = re.findall(r'class="chart-key( dashed)?">(\w+)', caption[0])
+        assert {name: bool(dash) for dash, name in keys} == live
 
 
 def test_a_distribution_keeps_its_count_in_few_bars() -> None:

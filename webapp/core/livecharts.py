@@ -13,6 +13,7 @@ from webapp.core.charts import DECADES, SCHEMA, Spec
 
 HEIGHT = 120
 LABELS_PX = 46
+DASHED = ("ttft_p95_ms", "icl_p95_ms", "waiting")  # as a result's charts and the files made of them have it
 SECONDS = "datum.value + ' s'"
 TIMES = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
 
@@ -20,28 +21,28 @@ TIMES = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
 def specs(slugs: Sequence[str]) -> dict[str, Spec]:
     """Return the charts by name; colours are the page's, one per backend in the order of `slugs`."""
     return {
-        "ttft": _lines(slugs, ("ttft_p95_ms", "ttft_p50_ms"), time=True),
+        "ttft": _lines(slugs, ("ttft_p50_ms", "ttft_p95_ms"), time=True),
         "icl": _lines(slugs, ("icl_p95_ms",), time=True),
         "requests": _lines(slugs, ("running", "waiting")),
         "output": {**_lines(slugs, ("output_tokens_per_s",)), "description": "tokens per second, errors as crosses"}
-        | {"layer": [_line(slugs, "output_tokens_per_s", 0, _y("output_tokens_per_s")), _errors(slugs)]},
+        | {"layer": [_line(slugs, "output_tokens_per_s", _y("output_tokens_per_s")), _errors(slugs)]},
     }
 
 
 def _lines(slugs: Sequence[str], fields: Sequence[str], time: bool = False) -> Spec:
-    """Return one line per backend and field, the first full and the second dashed."""
+    """Return one line per backend and field."""
     return {
         "$schema": SCHEMA,
         "width": "container",
         "height": HEIGHT,
         "background": None,
         "data": {"name": "live"},
-        "layer": [_line(slugs, field, place, _y(field, time)) for place, field in enumerate(fields)],
+        "layer": [_line(slugs, field, _y(field, time)) for field in fields],
     }
 
 
-def _line(slugs: Sequence[str], field: str, place: int, y: dict[str, Any]) -> dict[str, Any]:
-    dash = {"strokeDash": [3, 3], "strokeWidth": 1.5} if place else {"strokeWidth": 2}
+def _line(slugs: Sequence[str], field: str, y: dict[str, Any]) -> dict[str, Any]:
+    dash = {"strokeDash": [3, 3], "strokeWidth": 1.5} if field in DASHED else {"strokeWidth": 2}
     # A line has no place for what is not known, and a logarithmic axis none for the zero between chunks of one read.
     known: list[dict[str, Any]] = [{"filter": f"isValid(datum.{field})"}]
     if y["scale"]["type"] == "log":
