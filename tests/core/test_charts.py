@@ -92,6 +92,19 @@ def test_a_line_is_dashed_for_the_same_figure_while_a_run_goes_on_as_in_its_resu
         assert {name: bool(dash) for dash, name in keys} == live
 
 
+def interpolations(spec: dict[str, Any]) -> set[str]:
+    marks = [layer["mark"] for layer in spec.get("layer", [spec])]
+    found = [mark if isinstance(mark, dict) else {"type": mark} for mark in marks]
+    return {mark.get("interpolate", "linear") for mark in found if mark["type"] == "line"}
+
+
+def test_no_line_is_smoothed_and_counts_are_stepped() -> None:
+    every = SPECS | {f"live {name}": spec for name, spec in livecharts.specs(["a", "b"]).items()}
+    stepped = {name for name, spec in every.items() if interpolations(spec) == {"step-after"}}
+    assert stepped == {"requests", "server", "live requests"}
+    assert all(interpolations(every[name]) == {"linear"} for name in every.keys() - stepped)
+
+
 def test_a_distribution_keeps_its_count_in_few_bars() -> None:
     histogram = Histogram()
     histogram.record_all([k * 1_000_003 for k in range(5000)])

@@ -44,7 +44,7 @@ def requests_over_time(series: Sequence[Mapping[str, Any]], slugs: Sequence[str]
     """Return the requests under way: those that stream (full) and those that wait for their first token (dashed)."""
     names = ("streaming", "waiting")
     rows = _rows(series, slugs, lambda entry: {"streaming": entry.get("running"), "waiting": entry.get("waiting")})
-    return _two_lines("Requests under way", rows, names, "requests", slugs)
+    return _two_lines("Requests under way", rows, names, "requests", slugs, count=True)
 
 
 def server_over_time(series: Sequence[Mapping[str, Any]], slugs: Sequence[str]) -> Spec | None:
@@ -56,7 +56,7 @@ def server_over_time(series: Sequence[Mapping[str, Any]], slugs: Sequence[str]) 
         return {"running": server.get("running"), "queued": server.get("waiting")}
 
     rows = _rows(series, slugs, figures)
-    return _two_lines("Requests inside the server", rows, names, "requests", slugs) if rows else None
+    return _two_lines("Requests inside the server", rows, names, "requests", slugs, count=True) if rows else None
 
 
 def rate_over_time(
@@ -72,7 +72,7 @@ def rate_over_time(
     return _chart(
         SERIES_TITLES[name].capitalize(),
         rows,
-        {"type": "line", "interpolate": "monotone", "clip": True},
+        {"type": "line", "clip": True},
         x=_time_axis(),
         y=_axis("value", SERIES_TITLES[name]),
         color=_colour(slugs),
@@ -188,14 +188,22 @@ def _rows(
 
 
 def _two_lines(
-    title: str, rows: Sequence[Mapping[str, Any]], names: tuple[str, ...], unit: str, slugs: Sequence[str]
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    names: tuple[str, ...],
+    unit: str,
+    slugs: Sequence[str],
+    *,
+    count: bool = False,
 ) -> Spec:
-    """Return two lines per backend over time, the first name's full and the second's dashed."""
+    """Return two lines per backend over time, the first name's full and the second's dashed. Between two looks a line
+    is straight, and a `count` stays what it was: nothing is drawn that nobody has measured.
+    """
     scale = {"domain": list(names), "range": [[1, 0], [4, 3]]}
     return _chart(
         title,
         rows,
-        {"type": "line", "interpolate": "monotone", "clip": True},
+        {"type": "line", "interpolate": "step-after" if count else "linear", "clip": True},
         x=_time_axis(),
         y=_axis("value", unit),
         color=_colour(slugs),

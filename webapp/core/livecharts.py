@@ -14,6 +14,7 @@ from webapp.core.charts import DECADES, SCHEMA, Spec
 HEIGHT = 120
 LABELS_PX = 46
 DASHED = ("ttft_p95_ms", "icl_p95_ms", "waiting")  # as a result's charts and the files made of them have it
+COUNTS = ("running", "waiting")
 SECONDS = "datum.value + ' s'"
 TIMES = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
 
@@ -43,12 +44,13 @@ def _lines(slugs: Sequence[str], fields: Sequence[str], time: bool = False) -> S
 
 def _line(slugs: Sequence[str], field: str, y: dict[str, Any]) -> dict[str, Any]:
     dash = {"strokeDash": [3, 3], "strokeWidth": 1.5} if field in DASHED else {"strokeWidth": 2}
+    kind = {"type": "line", "interpolate": "step-after" if field in COUNTS else "linear", "clip": True}
     # A line has no place for what is not known, and a logarithmic axis none for the zero between chunks of one read.
     known: list[dict[str, Any]] = [{"filter": f"isValid(datum.{field})"}]
     if y["scale"]["type"] == "log":
         known.append({"calculate": f"max(datum.{field}, {DECADES[0]})", "as": field})
     return {
-        "mark": {"type": "line", "clip": True, **dash},
+        "mark": {**kind, **dash},
         "encoding": {"x": _x(), "y": y, "color": _colour(slugs)},
         "transform": known,
     }
