@@ -1,7 +1,7 @@
 // Charts: the server's Vega-Lite specifications in the page's own colours. The library is fetched when the first chart is
 // drawn; it evaluates no text as code (`ast`), as the policy demands.
 
-const LETTERS = "ABCDEFGH";
+export const LETTERS = "ABCDEFGH";
 const ERRORS = 1;          // Vega's log level: a chart that waits for its first row is no warning
 let library = null;
 
@@ -17,14 +17,14 @@ function colours() {
   document.body.append(probe);
   const read = (name) => { probe.style.color = `var(--${name})`; return getComputedStyle(probe).color; };
   const found = {
-    ink: read("ink"), muted: read("ink-muted"), line: read("line"),
+    ink: read("ink"), muted: read("ink-muted"), line: read("line"), ground: read("surface"),
     lanes: [...LETTERS].map((letter) => read(`lane-${letter.toLowerCase()}-line`)),
   };
   probe.remove();
   return found;
 }
 
-function config({ ink, muted, line, lanes }) {
+function config({ ink, muted, line, ground, lanes }) {
   return {
     font: getComputedStyle(document.body).fontFamily,
     background: null,
@@ -34,6 +34,7 @@ function config({ ink, muted, line, lanes }) {
     legend: { orient: "top", columns: 2, labelLimit: 260, labelColor: ink, labelFontSize: 12, symbolStrokeWidth: 2.5, symbolBaseFillColor: ink },
     axis: { labelColor: muted, titleColor: muted, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 11, titleFontSize: 12, gridOpacity: 1, domainOpacity: 1, tickOpacity: 1 },
     text: { fill: ink },
+    style: { letter: { color: ground } },
     rule: { stroke: muted },
   };
 }
@@ -43,14 +44,15 @@ function fitted(spec, lanes, { letters, height, legend = true }) {
   const copy = structuredClone(spec);
   const recolour = (node) => {
     if (node === null || typeof node !== "object") return;
-    if (node.field === "backend" && node.scale?.domain) {
-      if (!legend) node.legend = null;
-      node.scale.range = node.scale.domain.map((slug, i) => lanes[letters ? LETTERS.indexOf(letters[slug]) : i] ?? lanes[i % lanes.length]);
+    for (const [channel, entry] of Object.entries(node)) {
+      if (entry?.field === "backend" && entry.scale?.domain) {
+        if (!legend) entry.legend = null;
+        if (channel !== "strokeDash") entry.scale.range = entry.scale.domain.map((slug, i) => lanes[letters ? LETTERS.indexOf(letters[slug]) : i] ?? lanes[i % lanes.length]);
+      }
+      recolour(entry);
     }
-    Object.values(node).forEach(recolour);
   };
-  recolour(copy.encoding);
-  recolour(copy.layer);
+  recolour({ encoding: copy.encoding, layer: copy.layer });
   delete copy.$schema;     // names a version to compare with, nothing else
   delete copy.config;
   delete copy.title;       // stands above in HTML

@@ -73,7 +73,7 @@ def test_a_search_answers_for_each_backend_with_the_figures_of_its_best_load(tmp
     assert charts["distribution"]["large"]["ttft"]
     named = loadreport.named(found, charts)
     assert next(iter(named)) == "how-many-users"
-    assert {row["backend"] for row in named["how-many-users"]["data"]["values"]} == {"small", "large"}
+    assert {row["backend"] for row in named["how-many-users"]["data"]["values"]} == {"A  small", "B  large"}
     assert all(
         sentence in loadreport.page(found, []) for sentence in ("small serves 5 users", "large serves at least 64")
     )
@@ -159,15 +159,15 @@ def test_a_backend_keeps_its_colour_where_another_has_nothing_to_show(tmp_path: 
     whole = loadreport.named(found, kept)["distribution-of-time-to-first-token"]
     kept["distribution"]["small"]["ttft"] = []
     alone = loadreport.named(found, kept)["distribution-of-time-to-first-token"]
-    assert {row["backend"] for row in alone["data"]["values"]} == {"large"}
-    assert alone["encoding"]["color"] == whole["encoding"]["color"]
+    assert {row["backend"] for row in alone["data"]["values"]} == {"B  large"}
+    assert alone["layer"][0]["encoding"] == whole["layer"][0]["encoding"]
 
 
 @pytest.mark.parametrize(
     ("badges", "lines"),
     [
         (("SIMULATED", "SIMULATED"), ["SIMULATED"]),
-        (("LIVE", "SIMULATED"), ["LIVE: small", "SIMULATED: large"]),
+        (("LIVE", "SIMULATED"), ["LIVE: A", "SIMULATED: B"]),
     ],
 )
 def test_charts_carry_their_backends_badges_wherever_they_go(

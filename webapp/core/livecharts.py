@@ -1,6 +1,7 @@
 """The four charts of a load run while it goes on, as Vega-Lite specifications without data; the page adds the rows.
 
 A row is one backend at one moment: `t` seconds from the start, `backend`, and the fields named below (null: unknown).
+`letters` is a second table: of each backend one of those rows, with its `letter`.
 Titles and legends are the page's own, in HTML, where they can be read aloud and keep still.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from webapp.core.charts import DECADES, SCHEMA, Spec
+from webapp.core.chartlanes import letter_layers
+from webapp.core.charts import DECADES, FEW_LANES, SCHEMA, Spec
 
 HEIGHT = 120
 LABELS_PX = 46
@@ -24,36 +26,60 @@ def specs(slugs: Sequence[str]) -> dict[str, Spec]:
     return {
         "ttft": _lines(slugs, ("ttft_p50_ms", "ttft_p95_ms"), time=True),
         "icl": _lines(slugs, ("icl_p95_ms",), time=True),
-        "requests": _lines(slugs, ("running", "waiting")),
-        "output": {**_lines(slugs, ("output_tokens_per_s",)), "description": "tokens per second, errors as crosses"}
-        | {"layer": [_line(slugs, "output_tokens_per_s", _y("output_tokens_per_s")), _errors(slugs)]},
+        "requests": _lines(slugs, ("running", "waiting"))
+        if len(slugs) <= FEW_LANES
+        else _lines(slugs, ("waiting",), dashed=()),
+        "output": _lines(slugs, ("output_tokens_per_s",), more=[_errors(slugs)]),
     }
 
 
-def _lines(slugs: Sequence[str], fields: Sequence[str], time: bool = False) -> Spec:
-    """Return one line per backend and field."""
+def _lines(
+    slugs: Sequence[str],
+    fields: Sequence[str],
+    time: bool = False,
+    more: Sequence[dict[str, Any]] = (),
+    dashed: Sequence[str] = DASHED,
+) -> Spec:
+    """Return one line per backend and field, its letter on it. `usermeta` tells the page the fields that are drawn, and
+    whether dashed, for the keys above.
+    """
     return {
         "$schema": SCHEMA,
         "width": "container",
         "height": HEIGHT,
         "background": None,
         "data": {"name": "live"},
-        "layer": [_line(slugs, field, _y(field, time)) for field in fields],
+        "usermeta": {"fields": {field: field in dashed for field in fields}},
+        "layer": [
+            *(_line(slugs, field, _y(field, time), field in dashed) for field in fields),
+            *more,
+            *(layer for field in fields for layer in _letters(slugs, field, _y(field, time))),
+        ],
     }
 
 
-def _line(slugs: Sequence[str], field: str, y: dict[str, Any]) -> dict[str, Any]:
-    dash = {"strokeDash": [3, 3], "strokeWidth": 1.5} if field in DASHED else {"strokeWidth": 2}
+def _line(slugs: Sequence[str], field: str, y: dict[str, Any], dashed: bool) -> dict[str, Any]:
+    dash = {"strokeDash": [3, 3], "strokeWidth": 1.5} if dashed else {"strokeWidth": 2}
     kind = {"type": "line", "interpolate": "step-after" if field in COUNTS else "linear", "clip": True}
+    return {
+        "mark": {**kind, **dash},
+        "encoding": {"x": _x(), "y": y, "color": _colour(slugs)},
+        "transform": _known(field, y),
+    }
+
+
+def _letters(slugs: Sequence[str], field: str, y: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what draws the lanes' letters on their lines."""
+    layers = letter_layers(_colour(slugs), _known(field, y), x=_x(), y=y)
+    return [{**layer, "data": {"name": "letters"}} for layer in layers]
+
+
+def _known(field: str, y: dict[str, Any]) -> list[dict[str, Any]]:
     # A line has no place for what is not known, and a logarithmic axis none for the zero between chunks of one read.
     known: list[dict[str, Any]] = [{"filter": f"isValid(datum.{field})"}]
     if y["scale"]["type"] == "log":
         known.append({"calculate": f"max(datum.{field}, {DECADES[0]})", "as": field})
-    return {
-        "mark": {**kind, **dash},
-        "encoding": {"x": _x(), "y": y, "color": _colour(slugs)},
-        "transform": known,
-    }
+    return known
 
 
 def _errors(slugs: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from django.conf import settings
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from webapp.core import charts
+from webapp.core import chartlanes, charts
+from webapp.core.chartlanes import Lane
 from webapp.core.loadstats import FIGURES
 from webapp.core.loadsummary import (
     COMPLETE,
@@ -85,42 +86,49 @@ def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[cha
     """Return the charts of a result, those of a sweep or a search first, each with its backends' badges. Of several
     loads a distribution is of one: which it is stands beside the badges, and alone under `usermeta`.
     """
-    slugs = list(summary["backends"])
+    lanes = lanes_of(summary)
     found = []
     if points := summary.get("sweep"):
-        found.append(charts.throughput_against_interactivity(points, slugs))
+        found.append(charts.throughput_against_interactivity(points, lanes))
     if search := summary.get("search"):
         steps = [step for entry in search.values() for step in entry["steps"]]
-        found.append(charts.attainment_over_load(steps, slugs, summary["slo"]["target"]))
+        found.append(charts.attainment_over_load(steps, lanes, summary["slo"]["target"]))
     series, distribution = chart_data.get("series", []), chart_data.get("distribution", {})
     if len(series) > 1:
         found += [
-            charts.percentiles_over_time(series, slugs),
-            charts.percentiles_over_time(series, slugs, "icl"),
-            charts.rate_over_time(series, slugs),
-            charts.requests_over_time(series, slugs),
+            charts.percentiles_over_time(series, lanes),
+            charts.percentiles_over_time(series, lanes, "icl"),
+            charts.rate_over_time(series, lanes),
+            charts.requests_over_time(series, lanes),
         ]
-        if inside := charts.server_over_time(series, slugs):
+        if inside := charts.server_over_time(series, lanes):
             found.append(inside)
-    badges = _named({target["slug"]: target["badge"] for target in summary["plan"]["targets"]})
-    at = _named({slug: f"at {load}" for slug, load in figures_at(summary).items()})
+    letters = {lane.slug: lane.letter for lane in lanes}
+    badges = _named({letters[target["slug"]]: target["badge"] for target in summary["plan"]["targets"]})
+    at = _named({letters[slug]: f"at {load}" for slug, load in figures_at(summary).items()})
     spread = []
     for figure in ("ttft", "tpot", "e2e"):
         bars = {slug: entry[figure] for slug, entry in distribution.items() if entry.get(figure)}
         if bars:
-            spread.append(charts.distribution(bars, figure, slugs) | {"usermeta": {"at": ", ".join(at)}})
+            spread.append(charts.distribution(bars, figure, lanes) | {"usermeta": {"at": ", ".join(at)}})
     for spec, lines in (*((spec, badges) for spec in found), *((spec, badges + at) for spec in spread)):
         spec["title"] |= {"subtitle": lines, "subtitleFontSize": 11, "subtitlePadding": 4}
     return [spec for spec in found + spread if spec["data"]["values"]]
 
 
+def lanes_of(summary: Mapping[str, Any]) -> list[Lane]:
+    """Return a result's backends as its charts have them, with the page's letters."""
+    return chartlanes.lanes({each["slug"]: each.get("label") or each["slug"] for each in summary["plan"]["targets"]})
+
+
 def _named(said: Mapping[str, str]) -> list[str]:
-    """Return what is said of each backend as lines: once where it is the same of all, else with their names."""
-    slugs: dict[str, list[str]] = {}
-    for slug, words in said.items():
-        if words:
-            slugs.setdefault(words, []).append(slug)
-    return list(slugs) if len(slugs) < 2 else [f"{words}: {', '.join(found)}" for words, found in slugs.items()]
+    """Return what is said of each lane as lines: once where it is the same of all, else with their letters."""
+    letters: dict[str, list[str]] = {}
+    for letter, words in said.items():
+        letters.setdefault(words, []).append(letter)
+    if len(letters) < 2:
+        return [words for words in letters if words]
+    return [f"{words}: {', '.join(found)}" for words, found in letters.items() if words]
 
 
 def named(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> dict[str, charts.Spec]:

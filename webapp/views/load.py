@@ -225,8 +225,8 @@ async def compare_chart(request: HttpRequest, a_id: str, b_id: str, figure: str)
     """Return the distributions of two runs on one pair of axes."""
     if figure not in charts.FIGURE_TITLES:
         raise Http404("There is no such chart.")
-    bars = await in_thread(lambda: loadcomparisons.overlaid(_run(a_id), _run(b_id), figure))
-    return await _chart(charts.distribution(bars, figure), "json", "")
+    spec = await in_thread(lambda: loadcomparisons.overlaid(_run(a_id), _run(b_id), figure))
+    return await _chart(spec, "json", "")
 
 
 @require_safe

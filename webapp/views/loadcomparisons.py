@@ -8,13 +8,15 @@ from typing import Any
 
 from django.urls import reverse
 
+from webapp.core import charts
+from webapp.core.chartlanes import Lane
 from webapp.core.generator import FLOOR_NS
 from webapp.core.loadcompare import CANNOT_TELL, COMPARED, NO_DIFFERENCE, Difference, Measured, differences
 from webapp.core.loadsummary import figures_at, load_words, name_at
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.views import loadcontexts as contexts
-from webapp.views.loadwords import signed, time_words
+from webapp.views.loadwords import label_of, signed, time_words
 from webapp.views.words import NA
 
 NOT_MEASURABLE = 4  # the exit code of a run that passes for nothing
@@ -44,14 +46,19 @@ def _pairs(a: LoadRun, b: LoadRun) -> list[tuple[str, str]]:
     return shared or ([(in_a[0], in_b[0])] if len(in_a) == len(in_b) == 1 else [])
 
 
-def overlaid(a: LoadRun, b: LoadRun, figure: str) -> dict[str, list[list[float]]]:
-    """Return the bars of what is compared for one distribution chart, named by run and backend."""
-    found = {}
-    for slugs in _pairs(a, b):
+def overlaid(a: LoadRun, b: LoadRun, figure: str) -> charts.Spec:
+    """Return one distribution chart of what is compared; a line's letter is its run's, with a number where there are
+    several backends.
+    """
+    pairs = _pairs(a, b)
+    lanes, found = [], {}
+    for place, slugs in enumerate(pairs, 1):
         for name, run, slug in zip("AB", (a, b), slugs, strict=True):
+            lane = Lane(f"{name}: {slug}", f"{name}{place if len(pairs) > 1 else ''}", label_of(run, slug))
+            lanes.append(lane)
             if bars := run.charts.get("distribution", {}).get(slug, {}).get(figure):
-                found[f"{name}: {slug}"] = bars
-    return found
+                found[lane.slug] = bars
+    return charts.distribution(found, figure, lanes)
 
 
 def _entries(a: LoadRun, b: LoadRun, *, measurable: bool) -> list[dict[str, Any]]:

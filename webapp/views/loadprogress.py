@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from webapp.core import charts
+from webapp.core import chartlanes, charts
 from webapp.core.charts import Spec
 from webapp.core.generator import VALID
 from webapp.core.loadsummary import step_words
@@ -40,12 +40,12 @@ def progress(run: LoadRun) -> dict[str, Any]:
 
 def growing(run: LoadRun) -> Spec | None:
     """Return the chart of a search or a sweep as far as it has come; None of any other run."""
-    slugs = [target["slug"] for target in targets(run)]
+    lanes = chartlanes.lanes({target["slug"]: target["label"] for target in targets(run)})
     if kind_of(run) == "search":
         tried = [step for entry in run.summary.get("search", {}).values() for step in entry["steps"]]
-        return charts.attainment_over_load(tried, slugs, parse(run.plan["slo"]).target)
+        return charts.attainment_over_load(tried, lanes, parse(run.plan["slo"]).target)
     if kind_of(run) == "sweep":
-        return charts.throughput_against_interactivity(run.summary.get("sweep", ()), slugs)
+        return charts.throughput_against_interactivity(run.summary.get("sweep", ()), lanes)
     return None
 
 

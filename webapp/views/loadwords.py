@@ -70,6 +70,11 @@ def targets(run: LoadRun) -> list[dict[str, str]]:
     ]
 
 
+def label_of(run: LoadRun, slug: str) -> str:
+    """Return what one of a run's backends is called."""
+    return next((target["label"] for target in targets(run) if target["slug"] == slug), slug)
+
+
 def steers(run: LoadRun) -> str:
     """Return what of a running load can be changed: "users", "rate" or "" for nothing."""
     if kind_of(run) in SERIES:
