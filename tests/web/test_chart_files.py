@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
+from copy import deepcopy
+from html import unescape
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from django.test import Client
 
 from tests.web.load_runs import finished
 from webapp.core.charts import HEIGHT, WIDTH
+from webapp.core.generator import LIMITED
+from webapp.models import LoadRun
 from webapp.services import charts, loadreport
 
 KINDS = ("svg", "png", "pdf")
@@ -51,6 +55,57 @@ def is_whole(kind: str, made: bytes, spec: dict[str, Any]) -> None:
     if kind == "svg":
         for said in (spec["title"]["text"], spec["encoding"]["y"]["title"], "a"):
             assert said in words
+
+
+def lines_under_titles(run: LoadRun) -> dict[str, list[str]]:
+    return {name: spec["title"]["subtitle"] for name, spec in loadreport.named(run.summary, run.charts).items()}
+
+
+def limited(run: LoadRun, *slugs: str) -> LoadRun:
+    """Have a run be the generator's own, on these backends."""
+    run.summary["generator"]["reasons"] = ["It was late."]
+    for slug in slugs:
+        run.summary["backends"][slug]["generator"] |= {"verdict": LIMITED, "reasons": ["It was late."]}
+    return run
+
+
+def with_another(run: LoadRun) -> LoadRun:
+    run.summary["backends"]["b"] = deepcopy(run.summary["backends"]["a"])
+    run.summary["plan"]["targets"] = [*run.summary["plan"]["targets"], {"slug": "b", "label": "B", "badge": "LIVE"}]
+    return run
+
+
+def test_every_chart_of_a_generator_limited_run_says_that_its_times_are_not_the_servers() -> None:
+    run = limited(finished(1000), "a")
+    for lines in lines_under_titles(run).values():
+        assert lines == ["generator-limited: not the server's times", "SIMULATED"]
+    (svg, *_) = loadreport.drawn(loadreport.specs(run.summary, run.charts))
+    assert "generator-limited: not the server's times" in unescape(svg)
+    assert all("generator-limited" not in lines[0] for lines in lines_under_titles(finished(1000)).values())
+
+
+def test_of_two_backends_the_one_on_which_the_generator_was_the_limit_is_named() -> None:
+    for lines in lines_under_titles(limited(with_another(finished(1000)), "b")).values():
+        assert lines[0] == "generator-limited: not the server's times: B"
+    for lines in lines_under_titles(limited(with_another(finished(1000)), "a", "b")).values():
+        assert lines[0] == "generator-limited: not the server's times"
+
+
+def test_a_sweeps_curve_says_where_the_generator_was_the_limit_and_its_distributions_of_one_load_do_not() -> None:
+    run = limited(finished(1000))
+    point = {"backend": "a", "interactivity": 1.0, "throughput": 2.0}
+    run.summary["sweep"] = [{**point, "load": 1, "verdict": LIMITED}, {**point, "load": 2, "verdict": "valid"}]
+    run.summary["backends"]["a"]["generator"]["verdict"] = "valid"
+    for name, lines in lines_under_titles(run).items():
+        limits = [line for line in lines if line.startswith(LIMITED)]
+        assert limits == (["generator-limited where crossed: not the server's times"] * ("distribution" not in name))
+
+
+@pytest.mark.parametrize("ended", ["stopped", "interrupted"])
+def test_every_chart_of_a_run_that_did_not_come_to_its_end_says_how_far_it_came(ended: str) -> None:
+    run = finished(1000)
+    run.summary |= {"ended": ended, "duration_s": 22.0}
+    assert all(lines == [f"{ended} at 22 s of 30 s", "SIMULATED"] for lines in lines_under_titles(run).values())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,6 +19,7 @@ from django.utils.safestring import SafeString, mark_safe
 
 from webapp.core import chartlanes, charts
 from webapp.core.chartlanes import Lane
+from webapp.core.generator import LIMITED, VALID
 from webapp.core.loadstats import FIGURES
 from webapp.core.loadsummary import (
     COMPLETE,
@@ -51,6 +52,7 @@ th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--sof
 """
 NAMES = {"ttft": "TTFT", "ttfo": "TTFO", "tpot": "TPOT", "icl": "ICL", "e2e": "whole answer"}
 NAME_WORDS = 6
+NOT_THE_SERVERS = "not the server's times"
 REPORT_S = 60.0
 VERDICTS = {
     0: "Pass.",
@@ -83,8 +85,9 @@ def write_apart(folder: Path) -> None:
 
 
 def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[charts.Spec]:
-    """Return the charts of a result, those of a sweep or a search first, each with its backends' badges. Of several
-    loads a distribution is of one: which it is stands beside the badges, and alone under `usermeta`.
+    """Return the charts of a result, those of a sweep or a search first, each with what it must not pass for and its
+    backends' badges. Of several loads a distribution is of one: which it is stands beside the badges, and alone under
+    `usermeta`.
     """
     lanes = lanes_of(summary)
     found = []
@@ -111,7 +114,9 @@ def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[cha
         bars = {slug: entry[figure] for slug, entry in distribution.items() if entry.get(figure)}
         if bars:
             spread.append(charts.distribution(bars, figure, lanes) | {"usermeta": {"at": ", ".join(at)}})
-    for spec, lines in (*((spec, badges) for spec in found), *((spec, badges + at) for spec in spread)):
+    cut = _cut(summary)
+    over, of_one = [*_limited(summary), *cut, *badges], [*_limited_each(summary), *cut, *badges, *at]
+    for spec, lines in (*((spec, over) for spec in found), *((spec, of_one) for spec in spread)):
         spec["title"] |= {"subtitle": lines, "subtitleFontSize": 11, "subtitlePadding": 4}
     return [spec for spec in found + spread if spec["data"]["values"]]
 
@@ -119,6 +124,41 @@ def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[cha
 def lanes_of(summary: Mapping[str, Any]) -> list[Lane]:
     """Return a result's backends as its charts have them, with the page's letters."""
     return chartlanes.lanes({each["slug"]: each.get("label") or each["slug"] for each in summary["plan"]["targets"]})
+
+
+def _limited(summary: Mapping[str, Any]) -> list[str]:
+    """Return the line by which charts over time or over loads do not pass for the server's own, where they are not."""
+    if not _is_series(summary):
+        return _limited_each(summary)
+    steps = [step for entry in summary.get("search", {}).values() for step in entry["steps"]]
+    crossed = any(step["limited"] for step in steps) or any(
+        point["verdict"] != VALID for point in summary.get("sweep", ())
+    )
+    return [f"{LIMITED} where crossed: {NOT_THE_SERVERS}"] if crossed else []
+
+
+def _limited_each(summary: Mapping[str, Any]) -> list[str]:
+    """Return the line by which charts of each backend's own figures do not pass for the server's."""
+    if not summary["generator"]["reasons"]:
+        return []
+    blocks = summary["backends"]
+    own = {lane.letter: blocks.get(lane.slug, {}).get("generator", {}).get("verdict") for lane in lanes_of(summary)}
+    said = {letter: f"{LIMITED}: {NOT_THE_SERVERS}" if verdict == LIMITED else "" for letter, verdict in own.items()}
+    of_all = [] if _is_series(summary) else [f"{LIMITED}: {NOT_THE_SERVERS}"]  # as an earlier version kept it
+    return _named(said) or of_all
+
+
+def _cut(summary: Mapping[str, Any]) -> list[str]:
+    """Return the line that says of a run's charts that it did not come to its end."""
+    if summary["ended"] == COMPLETE:
+        return []
+    if _is_series(summary):
+        return [f"{summary['ended']}: not all of its runs were made"]
+    return [f"{summary['ended']} at {summary['duration_s']:.0f} s of {summary['plan']['duration_s']:.0f} s"]
+
+
+def _is_series(summary: Mapping[str, Any]) -> bool:
+    return "search" in summary or "sweep" in summary
 
 
 def _named(said: Mapping[str, str]) -> list[str]:
@@ -178,7 +218,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
 
 def verdict(summary: Mapping[str, Any]) -> str:
     """Return what the exit code says, in words."""
-    series = "search" in summary or "sweep" in summary
+    series = _is_series(summary)
     if series and summary["ended"] != COMPLETE and not summary["generator"]["reasons"]:
         return "Cut short: these are the runs that had been made."
     if not series and summary["ended"] == INTERRUPTED and summary["exit_code"] == 4:
