@@ -56,6 +56,7 @@ GOOD = {"backend": ["a"], "duration": "5"}
         ("duration", {"duration": "1e9"}, "from 0.5 to 3,600"),
         ("think", {"think": "-1"}, "from 0 to 600"),
         ("slo", {"slo": "speed:1"}, "There is no SLO"),
+        ("slo", {"slo": "fast"}, "or a name, such as voice; the help on load tests has them all."),
         ("slo", {"kind": "search"}, "A search needs an SLO"),
         ("first", {"kind": "search", "first": "0"}, "from 1 to 1,000"),
         ("up_to", {"kind": "search", "first": "9", "up_to": "8"}, "no fewer users"),
@@ -75,6 +76,7 @@ def test_what_is_wrong_is_said_at_its_field(field: str, wish: dict[str, Any], se
     said = re.search(rf'id="problem-{field}">([^<]+)<', page)
     assert said
     assert sentence in said[1]
+    assert len(said[1]) < 200, "one sentence"
     assert page.count("autofocus") == 1
     assert not LoadRun.objects.exists()
 

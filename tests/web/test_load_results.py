@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from tests.hostwatch import measurements
 from tests.web.load_runs import HOSTILE, LIVE, finished
 from webapp.models import LoadRun
+from webapp.services import loadreport
 
 pytestmark = pytest.mark.usefixtures("rows")
 
@@ -61,6 +63,70 @@ def test_a_result_says_its_verdict_percentiles_errors_and_settings_and_escapes_w
         assert said in page
     assert "&lt;script&gt;alert(1)" in page
     assert HOSTILE not in page
+
+
+def with_answer(**found: Any) -> LoadRun:
+    """Keep a run with this of a search, a sweep or a paired comparison in its summary, of two backends."""
+    run = finished(100)
+    run.plan["targets"] = [{"slug": slug, "label": slug.upper()} for slug in ("a", "b")]
+    run.plan |= {"kind": {"search": "search", "sweep": "sweep", "pairs": "ab"}[next(iter(found))], "up_to": 9}
+    run.plan["loads"] = [1, 8]
+    run.summary |= {"plan": run.plan, "exit_code": 0, **found}
+    run.exit_code = 0
+    run.save()
+    return run
+
+
+def in_the_list(run: LoadRun) -> str:
+    page = Client().get("/load/").content.decode()
+    row = re.search(rf'value="{run.id}".*?class="run-verdict">(.*?)</p>', page, re.DOTALL)
+    assert row
+    return re.sub(r"<[^>]*>", "", row[1]).strip()
+
+
+def test_the_list_shows_what_a_search_a_sweep_or_a_pair_has_found() -> None:
+    steps = [{"backend": "a", "load": 1, "attainment": 1.0, "asked": 90, "low": 0.9, "high": 1.0}]
+    limits = {"a": (12, 13), "b": (64, None), "c": (0, 1), "d": (0, None)}
+    search = {
+        slug: {"users": low, "first_failed": high, "sentence": "", "steps": steps}
+        for slug, (low, high) in limits.items()
+    }
+    run = with_answer(search={slug: search[slug] for slug in "ab"})
+    assert in_the_list(run) == "A: 12 users; B: at least 64 users."
+    run = with_answer(search={"a": search["c"], "b": search["d"]})
+    assert in_the_list(run) == "A: not even 1 user; B: not measurable."
+    point = {"interactivity": 1.0, "ttft_p50_ms": 1.0, "ttft_p95_ms": 1.0, "verdict": "valid", "failed": 0}
+    points = [{**point, "backend": slug, "load": k, "throughput": 55.0 * k} for slug in "ab" for k in (1, 8)]
+    assert in_the_list(with_answer(sweep=points)) == (
+        "A: 55 to 440 tok/s of all at 1 to 8 users; B: 55 to 440 tok/s of all at 1 to 8 users."
+    )
+    results = {"ttft": "B faster", "tpot": "A faster", "e2e": "no difference"}
+    pairs = [{"a": "a", "b": "b", "figure": figure, "result": result} for figure, result in results.items()]
+    said = "TTFT: B is faster than A; Whole answer: no difference between A and B."
+    run = with_answer(pairs=pairs)
+    assert in_the_list(run) == said
+    run.exit_code = run.summary["exit_code"] = 3
+    run.save()
+    assert in_the_list(run) == f"The SLO was missed. {said}"
+
+
+def test_what_is_not_measurable_says_the_one_reason_why() -> None:
+    run = finished(7)
+    run.summary["backends"]["a"]["requests"] |= {"ok": 1, "asked": 7}
+    run.exit_code = run.summary["exit_code"] = 4
+    limited, killed, free = (deepcopy(run.summary) for _ in range(3))
+    limited["generator"]["reasons"] = ["It was late."]
+    killed["ended"] = "interrupted"
+    free["slo"] = None
+    for summary, said in (
+        (run.summary, "too few samples, 7 requests where an SLO for 95% wants 20."),
+        (free, "too few samples, 1 answer where a median wants 2."),
+        (limited, "the generator itself was the limit."),
+        (killed, "the load generator was ended before its time. What had been measured is kept."),
+    ):
+        assert loadreport.verdict(summary) == f"Not measurable: {said}"
+    run.save()
+    assert in_the_list(run).startswith("Not measurable: too few samples, 7 requests")
 
 
 def test_requests_that_did_not_end_and_were_too_late_already_are_counted() -> None:

@@ -109,8 +109,10 @@ def parse(text: str) -> Slo:
             target = _target(word)
             continue
         if not colon or figure not in FIGURES:
-            known = ", ".join([*PRESETS, *(f"{name}:MS" for name in FIGURES)])
-            raise ValueError(f"There is no SLO {word!r}; there are {known}.")
+            raise ValueError(
+                f"There is no SLO {word[:40]!r}: it takes limits in ms, such as ttft:500 tpot:50, or a name, such as "
+                "voice; the help on load tests has them all."
+            )
         limits[figure] = _positive(number, word)
     if not limits:
         raise ValueError(f"{words[0]!r} is a share of nothing; give it a limit, such as ttft:500 {words[0]}.")

@@ -20,7 +20,7 @@ from django.utils.safestring import SafeString, mark_safe
 from webapp.core import chartlanes, charts
 from webapp.core.chartlanes import Lane
 from webapp.core.generator import LIMITED, VALID
-from webapp.core.loadstats import FIGURES
+from webapp.core.loadstats import FIGURES, wanted
 from webapp.core.loadsummary import (
     COMPLETE,
     INTERRUPTED,
@@ -32,6 +32,8 @@ from webapp.core.loadsummary import (
     patience_words,
     step_words,
 )
+from webapp.core.slo import parse
+from webapp.core.stats import ENOUGH_FOR
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +56,11 @@ NAMES = {"ttft": "TTFT", "ttfo": "TTFO", "tpot": "TPOT", "icl": "ICL", "e2e": "w
 NAME_WORDS = 6
 NOT_THE_SERVERS = "not the server's times"
 REPORT_S = 60.0
+NOT_MEASURABLE = 4
 VERDICTS = {
     0: "Pass.",
     1: "There were errors in this run.",
     3: "The SLO was missed.",
-    4: "Not measurable: too few samples, or the generator itself was the limit.",
 }
 
 
@@ -221,11 +223,30 @@ def verdict(summary: Mapping[str, Any]) -> str:
     series = _is_series(summary)
     if series and summary["ended"] != COMPLETE and not summary["generator"]["reasons"]:
         return "Cut short: these are the runs that had been made."
-    if not series and summary["ended"] == INTERRUPTED and summary["exit_code"] == 4:
-        return "Not measurable: the load generator was ended before its time. What had been measured is kept."
     if cut := summary.get("cut_short"):  # stopped from the command line
-        return cut if summary["exit_code"] == 4 else f"{cut} {VERDICTS.get(summary['exit_code'], '')}"
+        return cut if summary["exit_code"] == NOT_MEASURABLE else f"{cut} {VERDICTS.get(summary['exit_code'], '')}"
+    if summary["exit_code"] == NOT_MEASURABLE:
+        return f"Not measurable: {_why_not(summary)}"
     return VERDICTS.get(summary["exit_code"], "")
+
+
+def _why_not(summary: Mapping[str, Any]) -> str:
+    """Say why a result is not measurable."""
+    if not _is_series(summary) and summary["ended"] == INTERRUPTED:
+        return "the load generator was ended before its time. What had been measured is kept."
+    if summary["generator"]["reasons"]:
+        return "the generator itself was the limit."
+    counts = [block["requests"] for _, _, block in blocks(summary)]
+    if not summary["slo"]:
+        few = _count(min(count["ok"] for count in counts), "answer")
+        return f"too few samples, {few} where a median wants {ENOUGH_FOR[50]}."
+    slo = parse(summary["slo"]["text"])
+    few = _count(min(count["asked"] for count in counts), "request")
+    return f"too few samples, {few} where an SLO for {slo.target:.0%} wants {wanted(slo)}."
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def answers(summary: Mapping[str, Any], *, brief: bool = False) -> list[str]:

@@ -14,6 +14,7 @@ from webapp.core.stats import ENOUGH_FOR
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
 from webapp.services import loadreport
+from webapp.views import loadprogress
 from webapp.views.loadwords import TITLES, kind_of, steers, targets, time_words, title_of, words
 from webapp.views.words import count_text
 
@@ -72,7 +73,7 @@ def row(run: LoadRun) -> dict[str, Any]:
         "duration": f"{_seconds(run)}{' each' if kind_of(run) in SERIES else ''}",
         "state": run.state,
         "note": run.note,
-        "verdict": loadreport.verdict(run.summary) if run.exit_code is not None and run.summary else "",
+        "verdict": _in_brief(run) if run.exit_code is not None and run.summary else "",
         "level": VERDICT_LEVELS.get(run.exit_code if run.exit_code is not None else -1, ""),
         "running": run.state == LoadRun.State.RUNNING,
         "backends": [
@@ -132,11 +133,20 @@ def charts(run: LoadRun) -> dict[str, Spec]:
 
 def _sentences(summary: Mapping[str, Any]) -> list[str]:
     """Return what a result says in words: its answers alone where all went well, else the verdict before them."""
-    kind = summary["plan"].get("kind", "run")
-    found = loadreport.answers(summary, brief=kind == "ab")
-    cut = summary["ended"] != COMPLETE
-    answered = (kind == "search" and not cut) or (kind != "run" and summary["exit_code"] == 0)
-    return found if found and answered else [loadreport.verdict(summary), *found]
+    found = loadreport.answers(summary, brief=summary["plan"].get("kind") == "ab")
+    return found if found and _answered(summary) else [loadreport.verdict(summary), *found]
+
+
+def _in_brief(run: LoadRun) -> str:
+    """Return the same in a line of the list."""
+    found = loadprogress.brief(run)
+    return found if found and _answered(run.summary) else f"{loadreport.verdict(run.summary)} {found}".strip()
+
+
+def _answered(summary: Mapping[str, Any]) -> bool:
+    """Whether what a result has found says all: nothing went wrong, or that is in the answer."""
+    kind, code, ended = summary["plan"].get("kind", "run"), summary["exit_code"], summary["ended"]
+    return bool((kind == "search" and ended == COMPLETE) or (kind != "run" and code == 0))
 
 
 def _chart(run: LoadRun, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:

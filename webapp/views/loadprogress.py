@@ -5,7 +5,7 @@ The same tables stand on the page of a run that has ended.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from webapp.core import chartlanes, charts
@@ -20,6 +20,12 @@ from webapp.views.words import NA, count_text
 
 PAIRED = {"ttft": ("TTFT", "ttft"), "tpot": ("TPOT", "tpot"), "e2e": ("Whole answer", "e2e")}
 TOLD = {"A faster": "{a} is faster", "B faster": "{b} is faster"}
+IN_BRIEF = {
+    "A faster": "{a} is faster than {b}",
+    "B faster": "{b} is faster than {a}",
+    "no difference": "no difference between {a} and {b}",
+    "cannot tell": "cannot tell {a} from {b}",
+}
 LEVELS = {"enough": "good", "too few": "bad"}
 MIDDLE, HALF = 50.0, 46.0  # of a drawn interval, in percent of its width
 
@@ -36,6 +42,43 @@ def progress(run: LoadRun) -> dict[str, Any]:
         table["rows"].reverse()  # the newest stays in sight
     found = {"sentence": _sentence(run, line), "steps": table, "pairs": _pairs(run, line)}
     return {"running": True, "stopping": load.is_stopping(run.id), "done": done, **found}
+
+
+def brief(run: LoadRun) -> str:
+    """Say in a line what a search, a sweep or a paired comparison has found, by its backends' letters; "" of any other
+    run.
+    """
+    letters = {target["slug"]: target["letter"] for target in targets(run)}
+    found = [f"{letters[slug]}: {_served(entry)}" for slug, entry in run.summary.get("search", {}).items()]
+    points = run.summary.get("sweep", ())
+    for slug, letter in letters.items():
+        if own := [point for point in points if point["backend"] == slug]:
+            loads = _span(own, lambda point: f"{point['load']:g}")
+            rates = _span(own, lambda point: count_text(point["throughput"]))
+            unit = "requests/s" if run.mode == "rate" else "users"
+            found.append(f"{letter}: {rates} tok/s of all at {loads} {unit}")
+    for pair in run.summary.get("pairs", ()):
+        if pair["figure"] != "tpot":
+            a, b = letters[pair["a"]], letters[pair["b"]]
+            found.append(f"{PAIRED[pair['figure']][0]}: {IN_BRIEF[pair['result']].format(a=a, b=b)}")
+    return f"{'; '.join(found)}." if found else ""
+
+
+def _served(entry: Mapping[str, Any]) -> str:
+    """Say how many users a search has found."""
+    failed = entry.get("first_failed")
+    if not entry["users"]:
+        return "not measurable" if failed is None else f"not even {_users(failed)}"
+    return f"{'at least ' if failed is None else ''}{_users(entry['users'])}"
+
+
+def _users(count: int) -> str:
+    return step_words("users", count)
+
+
+def _span(points: Sequence[Mapping[str, Any]], said: Callable[[Mapping[str, Any]], str]) -> str:
+    """Return the first to the last of a sweep's points in words, or the one that both are."""
+    return " to ".join(dict.fromkeys(said(point) for point in (points[0], points[-1])))
 
 
 def growing(run: LoadRun) -> Spec | None:
