@@ -95,7 +95,7 @@ def test_where_few_answers_were_counted_several_draws_of_their_lengths_are() -> 
 
 def test_of_users_in_step_the_third_to_the_fifth_answer_count() -> None:
     """Behind a front end they drift apart, so that it matters."""
-    users, row = 50, row_of(model="llama-8b", concurrency=50, isl=200, osl=200, attention_dp="")
+    users, row = 60, row_of(model="llama-8b", concurrency=60, isl=200, osl=200, attention_dp="")
     lengths = uniform_lengths(200, 200, 1.0, 1)
     front, engine = FrontEnd(2_500_000, 64_000), Engine(serving(row))
     records = closed_loop(engine, all_at_once(users, lengths), lengths, 6 * users, 2_500_000, front=front).records

@@ -4,7 +4,8 @@ Two laws. A *bandwidth* machine streams the weights and the KV cache once a step
 all-reduces a layer, a fixed time per layer and a little per sequence:
 
     T = L·tau + max(W(B) / bw, 2·A·B / flops) + kv·SC / bw
-      + prefill arithmetic (what of it the weights do not hide) + prefill attention + all-reduces + c·B
+      + prefill arithmetic (less the time in which decoding leaves its units waiting for the weights)
+      + prefill attention + all-reduces + c·B
 
 A *latency* machine (wafer, LPU) holds everything in SRAM and pays per layer only. A prompt passes at a fixed rate in
 a pipeline slot of its own, beside the decoding and beside other prompts; what exceeds the slots waits in turn.
@@ -130,13 +131,13 @@ class BandwidthCosts:
         tokens = sequences * self._tokens_each
         # A chunk of prompt touches practically all experts; a decode batch those that its tokens choose.
         touched = 1.0 if prefill else self._touched[tokens]
-        weights = max(self._dense + self._experts * touched, tokens * self._per_token)
+        read, decode = self._dense + self._experts * touched, tokens * self._per_token
         arithmetic = prefill * self._per_prompt_token
-        if not self._moe:  # a dense step reads its weights once for both: they hide that much arithmetic
-            arithmetic = max(0.0, arithmetic - weights)
+        if not self._moe:  # a dense step reads its weights once for both: a prompt is free while the units await them
+            arithmetic = max(0.0, arithmetic - max(0.0, read - decode))
         return Split(
             int(self._overhead),
-            int(weights),
+            int(max(read, decode)),
             int(context * self._per_context),
             int(arithmetic + reach * self._per_reach),
             int((tokens + prefill) * self._per_transfer),
