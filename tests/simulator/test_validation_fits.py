@@ -102,12 +102,18 @@ def test_a_fit_does_not_follow_an_outlier(times: float) -> None:
 
 def test_a_configuration_without_a_fit_takes_the_nearest_one() -> None:
     known, model = Fit(50.0, 20.0, 9), CATALOGUE.models["llama-70b"]
-    fits = Fits({("llama-70b", "h100", "vllm", "1"): known, ("llama-70b", "vllm", "1"): Fit(60.0, 25.0, 90)})
-    two, other, engine = rows_of([line(), line(system="h200_sxm"), line(backend="mine")])
+    fits = Fits({("llama-70b", "h100", "vllm", "1"): known})
+    two, engine = rows_of([line(), line(backend="mine")])
     assert fits.of(two, model) == known
-    assert fits.of(other, model).layer_us == 60
     assert fits.of(engine, model) == Fit(70.0, 40.0, 0)
     assert NO_FITS.of(two, CATALOGUE.models["gpt-oss-120b"]).layer_us == 90
+
+
+def test_a_machine_that_nobody_measured_takes_the_defaults_whatever_others_took() -> None:
+    (other,) = rows_of([line(system="h200_sxm")])
+    rows = made_up(40.0, 100.0)
+    assert fitted(rows, rows[0]).layer_us == pytest.approx(40.0, rel=0.01)
+    assert fitted(rows, other) == Fit(70.0, 40.0, 0)
 
 
 def test_the_shipped_fits_belong_to_shipped_models_and_survive_saving(tmp_path: Path) -> None:

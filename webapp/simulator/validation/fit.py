@@ -55,7 +55,7 @@ def _fitted(expected: Iterable[tuple[Row, Fit, Expected]], catalogue: Catalogue)
         keys = keys_of(row)
         wider |= dict(pairwise(keys))
         for key in keys:
-            engines[key] = engine_key(row) if len(key) > len(engine_key(row)) else key
+            engines[key] = engine_key(row)
             layers[key].append((before.layer_us + missing_us, count / row.tpot_ms))
             fronts[key].append((row.ttft_ms - result.ttft_ms, 1 / row.ttft_ms))
     fitted: dict[Key, Fit] = {}

@@ -2,8 +2,8 @@
 
 `fits.csv` holds them, with the number of rows behind each. The time per layer is a matter of software, so an engine's
 version counts. A configuration that is not in the file takes the numbers of the same without the version, else those of
-the same model, machine, engine and data parallelism, else of these without the machine, else the defaults. Pure after
-loading.
+the same model, machine, engine and data parallelism, else the defaults: what another machine's software takes says less
+of an unseen one than they do. Pure after loading.
 """
 
 import csv
@@ -36,7 +36,7 @@ def keys_of(row: Row) -> tuple[Key, ...]:
     """Return what the row can be looked up by, the closest first."""
     parallel = str(row.data_parallel)
     exact = (row.model, row.system, row.backend, row.precision, str(row.devices), parallel)
-    return (*exact, row.version), exact, engine_key(row), (row.model, row.backend, parallel)
+    return (*exact, row.version), exact, engine_key(row)
 
 
 def engine_key(row: Row) -> Key:
