@@ -9,6 +9,7 @@ from django import forms
 
 from webapp.core.scenario import Scenario
 from webapp.models import Backend
+from webapp.services import backends
 from webapp.services.runs import Ask
 
 MAX_PROMPT_CHARS = 40_000
@@ -93,6 +94,26 @@ class BackendForm(forms.ModelForm):  # type: ignore[type-arg]
             "model_family": "Lanes of one family may be compared without a warning, such as llama-3.3-70b.",
             "key_ref": "env:NAME or file:PATH. The key itself is never stored; changing the host clears this.",
         }
+        error_messages = {"slug": {"unique": "There is already a backend with this name; choose another."}}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["base_url"].required = self.instance.badge != "SIMULATED"  # those may mean our own simulator
+
+    def full_clean(self) -> None:
+        super().full_clean()
+        if "key_ref" in self.errors:  # mostly a key itself, pasted by mistake: not shown again
+            self.data = {name: self.data[name] for name in self.data} | {self.add_prefix("key_ref"): ""}
+
+    def clean_kind(self) -> str:
+        return backends.check_kind(self.cleaned_data["kind"])
+
+    def clean_base_url(self) -> str:
+        url: str = self.cleaned_data["base_url"]
+        return backends.check_url(url) if url else url
+
+    def clean_key_ref(self) -> str:
+        return backends.check_key(self.cleaned_data["key_ref"])
 
 
 def _scalar(value: Any) -> Any:

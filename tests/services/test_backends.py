@@ -79,6 +79,12 @@ def test_a_key_itself_is_never_saved(reference: str) -> None:
     assert not Backend.objects.exists()
 
 
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(ValidationError) as error:
+        backends.save(backend(kind="telnet", key_ref="sk-abc", base_url="ftp://x"))
+    assert set(error.value.message_dict) == {"kind", "key_ref", "base_url"}
+
+
 def test_only_a_simulated_backend_may_have_no_url() -> None:
     with pytest.raises(ValidationError):
         backends.save(backend(base_url=""))

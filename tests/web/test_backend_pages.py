@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,29 @@ def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_saved(
         assert 'class="form-error"' in reply.text
         assert reply.text.lstrip().startswith("<form" if htmx else "<!doctype html")
     assert slugs(live_app) == before
+
+
+def test_all_that_is_wrong_is_said_at_once_and_a_pasted_key_is_not_shown_again(
+    live_app: LiveApp, browser: Browser
+) -> None:
+    wrong = {"slug": "oci-llama-70b", "base_url": "ftp://127.0.0.1/v1", "key_ref": "sk-1234567890", "kind": "telnet"}
+    shown = browser.post("/backends/add/", {**GOOD, **wrong}).text
+    for name in wrong:
+        assert f'id="id_{name}_error"' in shown
+    assert "There is already a backend with this name" in shown
+    assert "sk-1234567890" not in shown
+    assert 'value="ftp://127.0.0.1/v1"' in shown
+    long = browser.post("/backends/add/", {**GOOD, "key_ref": "sk-1234567890" * 30}).text
+    assert "sk-1234567890" not in long
+
+
+def test_the_form_says_which_fields_are_needed(browser: Browser) -> None:
+    for path, needed in (("add/", True), ("oci-llama-70b/edit/", False)):  # the latter is our own simulator's
+        shown = browser.get(f"/backends/{path}").text
+        url = re.search(r'<input[^>]*name="base_url"[^>]*>', shown)
+        assert url is not None
+        assert ("required" in url.group()) is needed
+        assert ("Base URL <small>optional" in shown) is not needed
 
 
 def test_a_key_does_not_follow_a_backend_to_another_address(live_app: LiveApp, browser: Browser) -> None:

@@ -49,24 +49,40 @@ def check_url(url: str) -> str:
     return cleaned
 
 
+def check_kind(kind: str) -> str:
+    """Return `kind`; raise ValidationError with one sentence where an operator cannot choose it."""
+    if kind not in EDITABLE_KINDS:
+        raise ValidationError(f"There is no kind {kind!r}; there are: {', '.join(EDITABLE_KINDS)}.")
+    return kind
+
+
+def check_key(reference: str) -> str:
+    """Return `reference`; raise ValidationError with one sentence where it names no place of a key."""
+    try:
+        keys.check_reference(reference)
+    except ValueError as error:
+        raise ValidationError(str(error)) from None
+    return reference
+
+
 def save(backend: Backend) -> Backend:
     """Check and save a backend, new or edited.
 
     A key belongs to the host it was given for: where the URL's scheme, host or port changes and the reference to the
     key does not, the reference is cleared, so that nobody can send a key elsewhere by editing an address.
-    Raises ValidationError.
+    Raises ValidationError with all that is wrong, each by its field.
     """
-    if backend.kind not in EDITABLE_KINDS:
-        raise ValidationError({"kind": f"There is no kind {backend.kind!r}; there are: {', '.join(EDITABLE_KINDS)}."})
-    try:
-        keys.check_reference(backend.key_ref)
-    except ValueError as error:
-        raise ValidationError({"key_ref": str(error)}) from None
-    if backend.base_url or backend.badge != "SIMULATED":
+    checks = {"kind": check_kind, "key_ref": check_key, "base_url": check_url}
+    if backend.badge == "SIMULATED" and not backend.base_url:
+        del checks["base_url"]
+    wrong = {}
+    for field, check in checks.items():
         try:
-            backend.base_url = check_url(backend.base_url)
+            setattr(backend, field, check(getattr(backend, field)))
         except ValidationError as error:
-            raise ValidationError({"base_url": error.messages}) from None
+            wrong[field] = error.messages
+    if wrong:
+        raise ValidationError(wrong)
     before = Backend.objects.filter(pk=backend.pk).first() if backend.pk else None
     if before and _origin(before.base_url) != _origin(backend.base_url) and before.key_ref == backend.key_ref:
         backend.key_ref = ""
