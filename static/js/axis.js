@@ -64,6 +64,12 @@ export function figure(us) {
   return { text: (us / 1e6).toFixed(1), unit: "s" };
 }
 
+/** A count as the server's `count_text` writes it: "2059", "12 059", "1.1e15". */
+export function countWords(value) {
+  if (value >= 1e7) return value.toExponential(1).replace("+", "");
+  return value < 9_999.5 ? String(Math.round(value)) : Math.round(value).toLocaleString("en").replaceAll(",", "\u2009");
+}
+
 /** The label of a tick. */
 export function tickWords(us, tick) {
   if (us === 0) return "0";

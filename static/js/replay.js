@@ -1,6 +1,6 @@
 // Another look at a run: any moment of it, slow motion, and the photo finish. Works from the recorded deltas only, sends nothing.
 
-import { figure, words } from "./axis.js";
+import { countWords, figure, words } from "./axis.js";
 import { freeze, thaw } from "./readout.js";
 import { LaneText, trim } from "./text.js";
 
@@ -121,7 +121,7 @@ export class Replay {
       elapsed, e2e: elapsed, // one figure, under the name that it has now
       voice_budget: seen(lane.firstAnswer),
       step: { text: `${over ? lane.steps : Math.max(0, new Set(lane.step.slice(0, count)).size - 1)}/${lane.steps}` },
-      output_tokens: tokens === null ? undefined : { text: String(tokens), estimated: !over },
+      output_tokens: tokens === null ? undefined : { text: countWords(tokens), estimated: !over },
       chunks: { text: String(count) },
     };
   }
@@ -183,5 +183,5 @@ function known(ms, seen) {
 }
 
 function rate(value) {
-  return value >= 100 ? String(Math.round(value)) : value.toFixed(1);
+  return value >= 100 ? countWords(value) : value.toFixed(1);
 }

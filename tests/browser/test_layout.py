@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.browser.conftest import Backends
 from tests.browser.stage import FAST, SLOW, Stage
+from tests.upstreams.exchange import Exchange
+from tests.upstreams.scripted import SCENARIOS, scripted_upstream
+from tests.upstreams.wire import TOKENS
 
 SIZES = [(1280, 720), (1920, 1080), (3840, 2160), (390, 844), (320, 256)]
 WATCH_SHIFTS = """
@@ -27,6 +31,26 @@ WARN_OFTEN = """
     warning.textContent = "live and simulated mixed";
     document.querySelector(".verdict-more").append(warning);
   }
+}
+"""
+# The smaller figures whose digits or unit lie outside of their own column, and how far.
+OUTSIDE = """
+() => [...document.querySelectorAll(".figures-more .figure")].flatMap((figure) => {
+  const { left, right } = figure.getBoundingClientRect();
+  const parts = [...figure.querySelectorAll(".num, .unit")].map((part) => part.getBoundingClientRect());
+  const shown = parts.filter(({ width }) => width);
+  const far = Math.max(...shown.map((part) => Math.max(left - part.left, part.right - right)));
+  return far > 1 ? [`${figure.textContent.trim()} ${far}`] : [];
+})
+"""
+# Whether digits that no column has room for lie over the figure beside them.
+OVER_ANOTHER = """
+() => {
+  const [first, second] = document.querySelectorAll(".figures-main .figure");
+  const digits = second.querySelector(".num");
+  digits.textContent = "1234567890123456";
+  const { top, height } = digits.getBoundingClientRect();
+  return second.contains(document.elementFromPoint(first.getBoundingClientRect().right - 8, top + height / 2));
 }
 """
 
@@ -94,3 +118,27 @@ async def test_the_page_is_light(stage: Stage) -> None:
     sizes = [len(await (await stage.page.request.get(url)).body()) for url in urls]
     assert len(sizes) > 5
     assert sum(sizes) < 250_000
+
+
+async def absurd(x: Exchange) -> None:
+    await x.begin()
+    await x.tokens(TOKENS)
+    await x.finish(10**15)
+    await x.end()
+
+
+async def test_a_count_that_no_server_can_mean_keeps_to_its_column(
+    stage: Stage, backend: Backends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCENARIOS, "absurd", absurd)
+    async with scripted_upstream() as upstream:
+        slug = backend("browser-absurd", "absurd", upstream.url)
+        await stage.open(slug, FAST, SLOW, FAST)
+        await stage.race()
+    assert await stage.lane(0).figure("output_tokens") == "1.0e15"
+    assert await stage.page.evaluate(OUTSIDE) == []
+    await stage.page.keyboard.press("f")
+    assert await stage.page.evaluate(OUTSIDE) == []
+    await stage.page.locator("#scrub").fill("1000")
+    assert await stage.lane(0).figure("output_tokens") == "1.0e15"
+    assert not await stage.page.evaluate(OVER_ANOTHER)

@@ -17,7 +17,7 @@ from webapp.services.lanes import Lane
 from webapp.services.runs import caption_lags_ms
 from webapp.services.turns import LiveTurn
 from webapp.views.phases import phases
-from webapp.views.words import NA, NOT_YET, count_text, time_text
+from webapp.views.words import HUGE, NA, NOT_YET, count_text, time_text
 
 WINDOW_NS = 1_000_000_000
 
@@ -164,13 +164,17 @@ def _few(gaps: Summary | None, percent: int) -> bool:
 def _per_chunk(figures: Figures, missing: str, by_usage: bool) -> Figure:
     if figures.tokens_per_chunk is None:
         return Figure("tokens_per_chunk", "Per chunk", missing)
-    return Figure("tokens_per_chunk", "Per chunk", f"{figures.tokens_per_chunk:.1f}", "", not by_usage)
+    per_chunk = figures.tokens_per_chunk
+    text = f"{per_chunk:.1f}" if per_chunk < HUGE else count_text(per_chunk)
+    return Figure("tokens_per_chunk", "Per chunk", text, "", not by_usage)
 
 
 def _cost(figures: Figures, missing: str) -> Figure:
     if figures.cost_usd is None:
         return Figure("cost", "Cost", missing)
-    return Figure("cost", "Cost", f"{figures.cost_usd:.{4 if figures.cost_usd >= 0.001 else 6}f}", "$")
+    cost = figures.cost_usd
+    text = f"{cost:.{4 if cost >= 0.001 else 6}f}" if cost < HUGE else count_text(cost)
+    return Figure("cost", "Cost", text, "$")
 
 
 def server_block(turn: LiveTurn) -> dict[str, Any] | None:
