@@ -83,8 +83,8 @@ class Recently:
             "n": total.ttft.n,
             "ttft_p50_ms": _ms(total.ttft.percentile(50)),
             "ttft_p95_ms": _ms(total.ttft.percentile(95)),
-            "icl_p50_ms": _ms(total.icl.percentile(50)),
-            "icl_p95_ms": _ms(total.icl.percentile(95)),
+            "icl_p50_ms": _ms(total.icl.percentile(50) or None),  # 0: of chunks that came in one read
+            "icl_p95_ms": _ms(total.icl.percentile(95) or None),
             "ttft_cdf_ms": [_ms(value) for value in total.ttft.percentiles(CDF_PERCENTS)] if total.ttft.n else [],
             "output_tokens_per_s": round(total.tokens / span_s, 2),
             "requests_per_s": round(total.ok / span_s, 3),

@@ -28,3 +28,13 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
     recently.add(1_000_000_000, {"a": Recent(ok=5)})
     assert recently.figures(2_000_000_000, "a")["requests_per_s"] == 5
     assert recently.figures(12_000_000_000, "a")["requests_per_s"] == 0
+
+
+def test_a_gap_between_chunks_of_one_read_is_not_known() -> None:
+    recent = Recent()
+    recent.icl.record(0, 8)
+    recent.icl.record(2_000_000, 2)
+    recently = Recently()
+    recently.add(1_000_000_000, {"a": recent})
+    figures = recently.figures(2_000_000_000, "a")
+    assert (figures["icl_p50_ms"], figures["icl_p95_ms"]) == (None, 2.0)

@@ -119,6 +119,18 @@ class Histogram:
             block[f"p{percent}"] = _over(self.percentile(percent), unit) if self.n >= needed else None
         return {**block, "max": _over(self.max, unit)}
 
+    @property
+    def zeros(self) -> float:
+        """The share of values that are 0; 0.0 without a value."""
+        return self.counts.get(0, 0) / self.n if self.n else 0.0
+
+    def summary_of_gaps(self) -> dict[str, float | int | None]:
+        """Return `summary` of gaps between chunks. Those that came in one read are 0 apart: what is 0 is None, for how
+        far apart such chunks were sent is not known. The mean holds, for it is the whole time over all gaps.
+        """
+        found = self.summary()
+        return {name: value if name == "n" else value or None for name, value in found.items()}
+
     def as_data(self) -> dict[str, Any]:
         """Return plain data; `from_data` makes the same histogram of it, from JSON or msgpack alike."""
         return {"counts": dict(self.counts), "n": self.n, "total": self.total, "min": self.min, "max": self.max}

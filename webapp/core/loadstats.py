@@ -19,6 +19,7 @@ NS_PER_S = 1_000_000_000
 FIGURES = ("ttft", "ttfo", "tpot", "icl", "e2e")
 LENGTHS = ("input_tokens", "output_tokens")
 EXAMPLES = 5
+TOGETHER_WARNING = 0.2  # of all chunks may come in one read with the one before, before it is said aloud
 PART_WARNING = 0.05  # from sending and from the intended time may differ by this share before it is said aloud
 
 
@@ -222,9 +223,11 @@ def summary_of(stats: BackendStats, seconds: float, slo: Slo) -> dict[str, Any]:
         },
     }
     for figure in FIGURES:
+        if figure == "icl":
+            block["icl_ms"] = block["icl_sched_ms"] = stats.histogram(figure).summary_of_gaps()
+            continue
         block[f"{figure}_ms"] = stats.histogram(figure).summary()
-        twin = figure if figure == "icl" else f"{figure}_sched"
-        block[f"{figure}_sched_ms"] = stats.histogram(twin).summary()
+        block[f"{figure}_sched_ms"] = stats.histogram(f"{figure}_sched").summary()
     block["left_ms"] = stats.histogram("left").summary()
     block["connect_ms"] = stats.histogram("connect").summary()
     for name in LENGTHS:
@@ -277,6 +280,10 @@ def _warnings(stats: BackendStats, slo: Slo) -> list[str]:
         found.append(
             f"Requests left late: TTFT p95 is {sent / 1e6:.0f} ms from sending but {intended / 1e6:.0f} ms from the "
             "intended time; users feel the second."
+        )
+    if (share := stats.histogram("icl").zeros) > TOGETHER_WARNING:
+        found.append(
+            f"{share:.0%} of chunks came in one read with the one before; how far apart they were sent is not known."
         )
     if stats.estimated:
         found.append(f"{stats.estimated} answers came without usage; their token counts are estimates.")

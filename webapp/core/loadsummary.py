@@ -23,7 +23,8 @@ DEFINITIONS = {
     "ttft_ms": "first text, thinking included − request sent",
     "ttfo_ms": "first text of the answer itself − request sent",
     "tpot_ms": "(last text − first text) ÷ (output tokens − tokens in the first chunk)",
-    "icl_ms": "gaps between neighbouring chunks of text; a chunk may hold several tokens",
+    "icl_ms": "gaps between neighbouring chunks of text; a chunk may hold several tokens. "
+    "A percentile is null where it falls among chunks that came in one read: how far apart they were sent is not known",
     "e2e_ms": "last text − request sent",
     "…_sched_ms": "the same from the time at which the request was meant to leave; TPOT and ICL have no start and stay",
     "left_ms": "how long users who left without an answer had waited, from when they meant to ask",

@@ -55,7 +55,8 @@ def _result(plan: Plan, stats: LoadStats, place: int, measured_s: float, date: s
     }
     for name, figure in FIGURES.items():
         histogram = backend.histogram(figure)
-        summary, spread = histogram.summary(), deviation(histogram)
+        summary = histogram.summary_of_gaps() if figure == "icl" else histogram.summary()
+        spread = deviation(histogram)
         found[f"mean_{name}_ms"] = summary["mean"]
         found[f"median_{name}_ms"] = summary["p50"]
         found[f"std_{name}_ms"] = None if spread is None else spread / 1e6
