@@ -8,6 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from tests.simulator.measured import line, rows_of, written
+from webapp.management.commands.validate import lines
 from webapp.simulator.engine import Engine
 from webapp.simulator.profile import load_all
 from webapp.simulator.validation.errors import Compared, summary
@@ -61,8 +62,16 @@ def test_a_table_names_its_source_its_date_and_what_was_fitted_on_it(tables: dic
 
 
 def test_the_rows_of_a_table_that_a_number_was_fitted_on_are_marked(tables: dict[str, Result]) -> None:
-    fitted = {(slug, each.row.users) for slug, table in tables.items() for each in table.compared if each.fitted}
+    fitted = {
+        (slug, each.row.users) for slug, table in tables.items() for each in table.compared if each.use == "fitted"
+    }
     assert fitted == {("nim-llama-8b", 1), ("nim-llama-8b", 250)}
+
+
+def test_rows_that_a_setting_was_chosen_by_are_not_called_unfitted(tables: dict[str, Result]) -> None:
+    assert {each.use for each in tables["oci-llama-70b"].compared} == {"chosen"}
+    assert {each.use for each in tables["nim-llama-8b"].compared} == {"fitted", "chosen"}
+    assert {each.use for each in tables["nim-llama-70b"].compared} == {"not_fitted"}
 
 
 @pytest.mark.parametrize(("way", "work_ms"), [("", 0.0), ("in_step = true", 0.064)])
@@ -121,7 +130,9 @@ def test_first_tokens_jump_where_the_front_end_is_full(tables: dict[str, Result]
 
 
 def test_the_shipped_tables_meet_every_target(tables: dict[str, Result]) -> None:
-    figures = summary([each for table in tables.values() for each in table.compared])
+    compared = [each for table in tables.values() for each in table.compared]
+    unfitted = summary([each for each in compared if each.use == "not_fitted"])
+    figures = {**summary(compared), "not_fitted_tpot_mape": unfitted["tpot_mape"]}
     for name, (bound, upper) in TARGETS.items():
         value = figures[name]
         assert value is not None
@@ -140,7 +151,7 @@ def test_throughput_per_megawatt_is_met_on_nvidia_and_missed_on_amd_as_the_table
 
 def compared(ttft_ms: float, predicted_ms: float, *, kv_share: float = 0.5, tpot_ms: float = 10.0) -> Compared:
     (row,) = rows_of([line(ttft_ms=ttft_ms, tpot_ms=10.0)])
-    return Compared(row, tpot_ms, predicted_ms, kv_share, fitted=False)
+    return Compared(row, tpot_ms, predicted_ms, kv_share, use="not_fitted")
 
 
 @pytest.mark.parametrize(("ttft_ms", "full"), [(4999.0, False), (5001.0, True)])
@@ -181,6 +192,17 @@ def test_nothing_to_sum_up_is_unknown_not_zero() -> None:
     assert figures["n"] == 0
     assert figures["tpot_mape"] is None
     assert figures["saturated_recall"] is None
+
+
+def test_a_report_has_a_verdict_on_rows_that_nobody_fitted_where_there_are_some(tmp_path: Path) -> None:
+    verdict = report(written(tmp_path / "mine.csv", [line()]))["targets"]["not_fitted_tpot_mape"]
+    assert verdict["at_most"] == 0.10
+    assert verdict["met"] == (verdict["value"] <= 0.10)
+    seen = line(backend="sglang", version="0.5.8.post1", tp=4)
+    made = report(written(tmp_path / "seen.csv", [seen]))
+    assert (made["chosen"]["n"], made["not_fitted"]["n"]) == (1, 0)
+    assert made["targets"]["not_fitted_tpot_mape"] == {"at_most": 0.10, "value": None, "met": None}
+    assert "  no verdict on not_fitted_tpot_mape, wanted 10.0 %: there are no such rows" in lines(made)
 
 
 def test_a_report_tells_fitted_rows_from_others(tmp_path: Path) -> None:

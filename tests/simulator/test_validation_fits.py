@@ -90,7 +90,9 @@ def test_nothing_is_fitted_on_saturated_rows_nor_on_what_overfills_the_kv_cache(
     (full,) = rows_of([line(concurrency=512, isl=8192, osl=1024)])
     assert fit([replace(row, ttft_ms=5001.0), full], CATALOGUE).by_key == {}
     assert fit([row], CATALOGUE).marks == {row.mark}
-    assert fit([replace(row, ttft_ms=5001.0)], CATALOGUE).marks == frozenset()
+    looked_at = fit([replace(row, ttft_ms=5001.0)], CATALOGUE)
+    assert looked_at.marks == frozenset()
+    assert (looked_at.use_of(row), NO_FITS.use_of(row)) == ("chosen", "not_fitted")
 
 
 @pytest.mark.parametrize("times", [5.0, 0.6])
@@ -120,6 +122,7 @@ def test_the_shipped_fits_belong_to_shipped_models_and_survive_saving(tmp_path: 
     fits = load_fits()
     assert {key[0] for key in fits.by_key} <= set(CATALOGUE.models)
     assert len(fits.marks) > 500
-    save_fits(fits, tmp_path / "fits.csv", tmp_path / "marks.txt")
+    files = (tmp_path / "fits.csv", tmp_path / "marks.txt", tmp_path / "chosen.txt")
+    save_fits(fits, *files)
     assert (tmp_path / "fits.csv").read_text(encoding="utf-8") == FITS.read_text(encoding="utf-8")
-    assert load_fits(tmp_path / "fits.csv", tmp_path / "marks.txt") == fits
+    assert load_fits(*files) == fits

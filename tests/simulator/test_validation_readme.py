@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from webapp.services.accuracy import kept
+from webapp.simulator.validation.fits import load_fits
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -39,3 +40,16 @@ def test_the_sentences_in_the_readme_are_what_was_kept() -> None:
     rows, text = kept()["measured_rows"], README.read_text(encoding="utf-8")
     assert f"{rows['saturated_found']} of {rows['saturated']}" in text
     assert f"{percent(rows['false_alarm_rate'])} false alarms" in text
+    held = (percent(rows["held_out"][name]["tpot_mape"]) for name in ("rows", "configurations", "versions", "machines"))
+    told = (
+        "{} off for rows of a fitted configuration, {} for another configuration, {} for another version of its engine "
+        "and {} for a machine that was not measured"
+    )
+    assert told.format(*held) in " ".join(text.split())
+
+
+def test_the_readme_says_how_many_numbers_were_fitted() -> None:
+    fits, text = load_fits().by_key, " ".join(README.read_text(encoding="utf-8").split())
+    versions = [fit.rows for key, fit in fits.items() if len(key) == 7]
+    assert f"two numbers at each of {len(fits)} keys, {len(versions)} of them a configuration in one version" in text
+    assert f"{versions.count(1)} of these with a single row" in text

@@ -22,6 +22,7 @@ from webapp.asgi import application
 from webapp.middleware import HEADERS
 from webapp.models import Backend, Comparison
 from webapp.services import backends
+from webapp.services.accuracy import kept as accuracy
 from webapp.urls import urlpatterns
 from webapp.views import pages
 
@@ -223,3 +224,13 @@ async def test_a_model_with_nul_in_its_name_is_not_there(rows: None) -> None:
     response = await communicator.get_response(timeout=60)
     assert response["status"] == 404
     assert orjson.loads(response["body"])["error"]["code"] == "model_not_found"
+
+
+def test_the_help_page_says_what_rows_were_used_for_and_what_to_expect_of_others() -> None:
+    page, rows = " ".join(Client().get(reverse("accuracy")).content.decode().split()), accuracy()["measured_rows"]
+    assert f"{rows['n_fitted']} <b>fitted</b>" in page
+    assert f"{rows['n_chosen']} <b>chosen</b>" in page
+    assert f"{rows['n_not_fitted']} <b>not fitted</b>" in page
+    assert rows["n_fitted"] + rows["n_chosen"] + rows["n_not_fitted"] == rows["n"]
+    for part in rows["held_out"].values():
+        assert f"time per token <b>{part['tpot_mape'] * 100:.1f} %</b> off" in page

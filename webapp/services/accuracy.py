@@ -24,7 +24,9 @@ def keep(report: dict[str, Any], *, measured: bool) -> None:
     """Write what the page shows of a report; its figures of rows too where they are of `measured` ones."""
     found: dict[str, Any] = {"tables": [{name: table[name] for name in TABLE_FIELDS} for table in report["tables"]]}
     if measured:
-        found["measured_rows"] = {name: report[name] for name in ROW_FIELDS}
+        found["measured_rows"] = {name: report[name] for name in ROW_FIELDS} | {
+            f"n_{use}": report[use]["n"] for use in USES
+        }
     elif "measured_rows" in kept():
         found["measured_rows"] = kept()["measured_rows"]
     KEPT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -37,5 +39,6 @@ TABLE_FIELDS = (
 )  # fmt: skip
 ROW_FIELDS = (
     "rows", "n", "tpot_mape", "tpot_median_ape", "ttft_mape", "saturated", "saturated_found", "saturated_recall",
-    "false_alarm_rate",
+    "false_alarm_rate", "held_out",
 )  # fmt: skip
+USES = ("fitted", "chosen", "not_fitted")  # what rows were used for: `validation/fits.py`

@@ -205,6 +205,29 @@ def accuracy_table(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+HELD_OUT = {
+    "rows": "rows of configurations that were fitted",
+    "configurations": "a configuration that was not",
+    "versions": "a version of an engine that was not",
+    "machines": "a machine that was not",
+}
+
+
+def accuracy_rows(rows: dict[str, Any]) -> dict[str, Any]:
+    """Return what was kept of measured rows that do not ship, as people read it."""
+    held = rows["held_out"]
+    return {
+        **{name: rows[name] for name in ("n", "n_fitted", "n_chosen", "n_not_fitted", "saturated", "saturated_found")},
+        "tpot_mape": _share(rows["tpot_mape"]),
+        "false_alarm_rate": _share(rows["false_alarm_rate"]),
+        "held_out": [{"what": text, "tpot_mape": _share(held[name]["tpot_mape"])} for name, text in HELD_OUT.items()],
+    }
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else f"{value * 100:.1f} %"
+
+
 SPEED_WORDS = {"beyond": "well met", "yes": "met", "NO": "missed", "": ""}
 
 

@@ -59,7 +59,8 @@ def help_page(request: HttpRequest) -> HttpResponse:
 def accuracy(request: HttpRequest) -> HttpResponse:
     """Show how far the simulator is off against every published measurement that ships with it."""
     tables = [contexts.accuracy_table(table) for table in kept()["tables"]]
-    return render(request, "help/simulator.html", {"nav": "help", "tables": tables})
+    rows = contexts.accuracy_rows(kept()["measured_rows"])
+    return render(request, "help/simulator.html", {"nav": "help", "tables": tables, "rows": rows})
 
 
 @require_safe

@@ -13,6 +13,18 @@ from webapp.simulator.validation.report import report
 
 COLUMNS = ("n", "tpot_mape", "tpot_median_ape", "ttft_mape", "saturated_recall", "false_alarm_rate")
 
+USES = {
+    "fitted": "fitted",
+    "chosen": "chosen (seen for a setting)",
+    "not_fitted": "not fitted",
+}
+HELD_OUT = {
+    "rows": "held out: a tenth of the rows",
+    "configurations": "held out: a configuration",
+    "versions": "held out: an engine's version",
+    "machines": "held out: a machine",
+}
+
 
 class Command(BaseCommand):
     help = "Compare the simulator's predictions with published measurements: TPOT, TTFT and saturation."
@@ -58,18 +70,23 @@ def lines(made: Mapping[str, Any]) -> Iterator[str]:
         yield f"  skipped {count}: {reason}"
     yield f"  {'':<32}{'n':>6}{'TPOT':>8}{'median':>8}{'TTFT':>8}{'found':>8}{'false':>8}"
     yield _row("all", made)
-    for name in ("fitted", "not_fitted"):
-        yield _row(name.replace("_", " "), made[name])
+    for name, label in USES.items():
+        yield _row(label, made[name])
+    for name, label in HELD_OUT.items():
+        if made["held_out"]:
+            yield _row(label, made["held_out"][name])
     for name, figures in made["per_model_and_system"].items():
         yield _row(name, figures)
     for key, verdict in made["targets"].items():
+        bound = _percent(verdict.get("at_most", verdict.get("at_least")))
         if verdict["met"] is False:
-            bound = verdict.get("at_most", verdict.get("at_least"))
-            yield f"  MISSED {key}: {_percent(verdict['value'])}, wanted {_percent(bound)}"
+            yield f"  MISSED {key}: {_percent(verdict['value'])}, wanted {bound}"
+        elif verdict["met"] is None:
+            yield f"  no verdict on {key}, wanted {bound}: there are no such rows"
 
 
 def _row(name: str, figures: Mapping[str, Any]) -> str:
-    rest = "".join(f"{_percent(figures[column]):>8}" for column in COLUMNS[1:])
+    rest = "".join(f"{_percent(figures.get(column)):>8}" for column in COLUMNS[1:])
     return f"  {name:<32}{figures['n']:>6}{rest}"
 
 

@@ -11,7 +11,7 @@ from statistics import fmean, median, quantiles
 
 from webapp.simulator.profile import Catalogue
 from webapp.simulator.validation.bench import SATURATED_TTFT_MS, expect
-from webapp.simulator.validation.fits import Fits
+from webapp.simulator.validation.fits import Fits, Use
 from webapp.simulator.validation.rows import Row, serving_of
 
 
@@ -23,7 +23,7 @@ class Compared:
     tpot_ms: float | None
     ttft_ms: float | None
     kv_share: float
-    fitted: bool  # the row was used in a fit
+    use: Use
 
     @property
     def saturated(self) -> bool:
@@ -52,7 +52,7 @@ def compare(rows: Sequence[Row], fits: Fits, catalogue: Catalogue) -> list[Compa
         fit = fits.of(row, model)
         result = expect(row, serving_of(row, machine, model, fit.layer_us))
         ttft_ms = None if result.ttft_ms is None else result.ttft_ms + fit.api_ms
-        compared.append(Compared(row, result.tpot_ms, ttft_ms, result.kv_share, row.mark in fits.marks))
+        compared.append(Compared(row, result.tpot_ms, ttft_ms, result.kv_share, fits.use_of(row)))
     return compared
 
 

@@ -27,13 +27,14 @@ API_MS = (5.0, 150.0)
 
 
 def fit(rows: Sequence[Row], catalogue: Catalogue) -> Fits:
-    """Return the fits that suit unsaturated `rows` best."""
-    rows = [row for row in rows if row.ttft_ms <= SATURATED_TTFT_MS]
+    """Return the fits that suit unsaturated `rows` best. The saturated ones are marked as looked at."""
+    chosen = frozenset(row.mark for row in rows if row.ttft_ms > SATURATED_TTFT_MS)
+    rows = [row for row in rows if row.mark not in chosen]
     marks = frozenset(row.mark for row in rows)
     fits = NO_FITS
     for _ in range(ROUNDS):
         expected = [(row, fits.of(row, catalogue.models[row.model]), _expected(row, fits, catalogue)) for row in rows]
-        fits = Fits(_fitted(expected, catalogue), marks)
+        fits = Fits(fit_to(expected, catalogue), marks, chosen)
     return fits
 
 
@@ -42,7 +43,8 @@ def _expected(row: Row, fits: Fits, catalogue: Catalogue) -> Expected:
     return expect(row, serving_of(row, machine, model, fits.of(row, model).layer_us))
 
 
-def _fitted(expected: Iterable[tuple[Row, Fit, Expected]], catalogue: Catalogue) -> dict[Key, Fit]:
+def fit_to(expected: Iterable[tuple[Row, Fit, Expected]], catalogue: Catalogue) -> dict[Key, Fit]:
+    """Return the numbers that suit unsaturated rows best, given what the engine makes of each with other numbers."""
     layers: dict[Key, list[tuple[float, float]]] = defaultdict(list)
     fronts: dict[Key, list[tuple[float, float]]] = defaultdict(list)
     wider: dict[Key, Key] = {}

@@ -10,17 +10,23 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from webapp.simulator.hardware import Model
+from webapp.simulator.validation.recipes import ROWS
 from webapp.simulator.validation.rows import Row
 
 FITS = Path(__file__).with_name("fits.csv")
 FITTED_ROWS = Path(__file__).with_name("fitted_rows.txt")
+CHOSEN_ROWS = Path(__file__).with_name("chosen_rows.txt")
 DENSE_LAYER_US = 70.0  # where nothing is known
 EXPERTS_LAYER_US = 90.0
 API_MS = 40.0
 
 Key = tuple[str, ...]
+# What a row was used for. fitted: a number was fitted on it. chosen: none was, but a setting was chosen after seeing
+# it, or rows of its kind. Only the others say what to expect of a row that nobody has seen.
+Use = Literal["fitted", "chosen", "not_fitted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,17 @@ def engine_key(row: Row) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Fits:
-    """All fits, by key, and the marks of the rows that they were made from."""
+    """All fits, by key, and the marks of the rows that they were made from, and of those that were looked at only."""
 
     by_key: Mapping[Key, Fit]
     marks: frozenset[str] = frozenset()
+    chosen: frozenset[str] = frozenset()
+
+    def use_of(self, row: Row) -> Use:
+        """Return what the row was used for."""
+        if row.mark in self.marks:
+            return "fitted"
+        return "chosen" if row.mark in self.chosen or row.recipe.source == ROWS else "not_fitted"
 
     def of(self, row: Row, model: Model) -> Fit:
         """Return the numbers for a row."""
@@ -62,21 +75,22 @@ class Fits:
 NO_FITS = Fits({})
 
 
-def load_fits(path: Path = FITS, marks: Path = FITTED_ROWS) -> Fits:
+def load_fits(path: Path = FITS, marks: Path = FITTED_ROWS, chosen: Path = CHOSEN_ROWS) -> Fits:
     """Read the shipped fits."""
     with path.open(encoding="utf-8", newline="") as file:
         by_key = {
             tuple(line["key"].split("|")): Fit(float(line["layer_us"]), float(line["api_ms"]), int(line["rows"]))
             for line in csv.DictReader(file)
         }
-    return Fits(by_key, frozenset(marks.read_text(encoding="ascii").split()))
+    return Fits(by_key, *(frozenset(each.read_text(encoding="ascii").split()) for each in (marks, chosen)))
 
 
-def save_fits(fits: Fits, path: Path = FITS, marks: Path = FITTED_ROWS) -> None:
+def save_fits(fits: Fits, path: Path = FITS, marks: Path = FITTED_ROWS, chosen: Path = CHOSEN_ROWS) -> None:
     """Write fits, sorted, so that a change shows."""
     lines = ["key,layer_us,api_ms,rows"]
     lines += [
         f"{'|'.join(key)},{fit.layer_us:.1f},{fit.api_ms:.0f},{fit.rows}" for key, fit in sorted(fits.by_key.items())
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    marks.write_text("\n".join(sorted(fits.marks)) + "\n", encoding="ascii")
+    for file, names in ((marks, fits.marks), (chosen, fits.chosen)):
+        file.write_text("\n".join(sorted(names)) + "\n", encoding="ascii")

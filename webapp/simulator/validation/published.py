@@ -13,6 +13,7 @@ from webapp.simulator.hardware import Serving
 from webapp.simulator.profile import Profile
 from webapp.simulator.validation.bench import Way, expect
 from webapp.simulator.validation.errors import Compared
+from webapp.simulator.validation.fits import Use
 from webapp.simulator.validation.recipes import NOTHING_KNOWN
 from webapp.simulator.validation.rows import Row
 from webapp.simulator.virtual import all_at_once, run_virtual, uniform_lengths
@@ -124,8 +125,13 @@ def _compared(part: Mapping[str, Any], line: Mapping[str, Any], serving: Serving
     way = _way(part, profile)
     result = expect(row, serving, way)
     ttft_ms = None if result.ttft_ms is None else result.ttft_ms + profile.api_ms - way.api_ms
-    fitted = line["users"] in part.get("fitted_users", ())
-    return Compared(row, result.tpot_ms, ttft_ms, result.kv_share, fitted)
+    return Compared(row, result.tpot_ms, ttft_ms, result.kv_share, _use(part, line["users"]))
+
+
+def _use(part: Mapping[str, Any], users: int) -> Use:
+    if users in part.get("fitted_users", ()):
+        return "fitted"
+    return "chosen" if part.get("chosen") else "not_fitted"
 
 
 def _way(part: Mapping[str, Any], profile: Profile) -> Way:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from webapp.simulator.profile import PROFILE_DIR, Catalogue, Profile, load_all
 from webapp.simulator.validation.errors import Compared, by, compare, summary
-from webapp.simulator.validation.fits import load_fits
+from webapp.simulator.validation.fits import Use, load_fits
+from webapp.simulator.validation.held_out import held_out
 from webapp.simulator.validation.published import Result, results
 from webapp.simulator.validation.rows import read_rows
 
@@ -19,6 +20,7 @@ TARGETS: Mapping[str, tuple[float, bool]] = MappingProxyType(
         "ttft_mape": (0.25, True),
         "saturated_recall": (0.90, False),
         "false_alarm_rate": (0.02, True),
+        "not_fitted_tpot_mape": (0.10, True),
     }
 )
 
@@ -30,14 +32,16 @@ def report(rows: Path | None = None, profiles: Mapping[str, Profile] | None = No
     """
     tables = results(profiles or load_all())
     if rows is None:
-        name, skipped = "shipped tables", dict[str, int]()
+        name, skipped, held = "shipped tables", dict[str, int](), None
         compared: Sequence[Compared] = [each for table in tables for each in table.compared]
     else:
-        catalogue = Catalogue.load(PROFILE_DIR)
+        catalogue, fits = Catalogue.load(PROFILE_DIR), load_fits()
         name = rows.name
         read, skipped = read_rows(rows, catalogue)
-        compared = compare(read, load_fits(), catalogue)
-    figures = summary(compared)
+        compared = compare(read, fits, catalogue)
+        held = held_out(compared, fits, catalogue)
+    uses = {use: summary([each for each in compared if each.use == use]) for use in get_args(Use)}
+    figures = {**summary(compared), "not_fitted_tpot_mape": uses["not_fitted"]["tpot_mape"]}
     return {
         "rows": name,
         "unit": "fraction",
@@ -45,8 +49,8 @@ def report(rows: Path | None = None, profiles: Mapping[str, Profile] | None = No
         "skipped": sum(skipped.values()),
         "skipped_reasons": skipped,
         "targets": {key: _verdict(key, figures[key]) for key in TARGETS},
-        "fitted": summary([each for each in compared if each.fitted]),
-        "not_fitted": summary([each for each in compared if not each.fitted]),
+        **uses,
+        "held_out": held,
         "per_model": by(compared, lambda row: row.model),
         "per_system": by(compared, lambda row: row.system),
         "per_model_and_system": by(compared, lambda row: f"{row.model} on {row.system}"),
