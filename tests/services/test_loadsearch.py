@@ -15,7 +15,7 @@ from webapp.core.loadplan import Plan, Target
 from webapp.core.loadrecord import Record
 from webapp.core.loadstats import LoadStats
 from webapp.core.loadsummary import blocks, chart_data, name_at, summarise, table
-from webapp.services import loadreport, loadsearch
+from webapp.services import loadcharts, loadreport, loadsearch
 from webapp.services.loadresults import results
 
 MS = 1_000_000
@@ -71,7 +71,7 @@ def test_a_search_answers_for_each_backend_with_the_figures_of_its_best_load(tmp
     assert (tmp_path / "requests.jsonl").read_text().count("\n") == len(runs.made)
     charts = orjson.loads((tmp_path / "charts.json").read_bytes())
     assert charts["distribution"]["large"]["ttft"]
-    named = loadreport.named(found, charts)
+    named = loadcharts.named(found, charts)
     assert next(iter(named)) == "how-many-users"
     assert {row["backend"] for row in named["how-many-users"]["data"]["values"]} == {"A  small", "B  large"}
     assert all(
@@ -133,7 +133,7 @@ def test_a_sweep_gives_a_point_for_each_backend_and_load(tmp_path: Path, said: l
     assert points["large", 8]["throughput"] == pytest.approx(4 * points["large", 2]["throughput"], rel=0.02)
     assert points["small", 1]["interactivity"] == pytest.approx(1000, rel=0.01)
     assert found["exit_code"] == 3
-    named = loadreport.named(found, {})
+    named = loadcharts.named(found, {})
     assert next(iter(named)) == "throughput-against-interactivity"
     assert 'answer bad">The SLO was missed.' in loadreport.page(found, [])
     assert 'answer">small, 1 to 8 users: ' in loadreport.page(found, [])
@@ -148,7 +148,7 @@ def test_a_sweep_shows_all_figures_of_each_load_and_says_which_a_distribution_is
     for name in expected:
         assert f"<td>{name} (" in report
         assert any(line.startswith(f"{name} ") for line in lines)
-    distribution = loadreport.named(found, results(tmp_path)[1])["distribution-of-time-to-first-token"]
+    distribution = loadcharts.named(found, results(tmp_path)[1])["distribution-of-time-to-first-token"]
     assert distribution["usermeta"] == {"at": "at 8 users"}
     assert distribution["title"]["subtitle"] == ["at 8 users"]
 
@@ -156,9 +156,9 @@ def test_a_sweep_shows_all_figures_of_each_load_and_says_which_a_distribution_is
 def test_a_backend_keeps_its_colour_where_another_has_nothing_to_show(tmp_path: Path) -> None:
     found = loadsearch.series(SWEEP, tmp_path, Runs())
     kept = results(tmp_path)[1]
-    whole = loadreport.named(found, kept)["distribution-of-time-to-first-token"]
+    whole = loadcharts.named(found, kept)["distribution-of-time-to-first-token"]
     kept["distribution"]["small"]["ttft"] = []
-    alone = loadreport.named(found, kept)["distribution-of-time-to-first-token"]
+    alone = loadcharts.named(found, kept)["distribution-of-time-to-first-token"]
     assert {row["backend"] for row in alone["data"]["values"]} == {"B  large"}
     assert alone["layer"][0]["encoding"] == whole["layer"][0]["encoding"]
 
@@ -175,7 +175,7 @@ def test_charts_carry_their_backends_badges_wherever_they_go(
 ) -> None:
     targets = tuple(replace(target, badge=badge) for target, badge in zip(TARGETS, badges, strict=True))
     found = loadsearch.series(replace(SWEEP, targets=targets), tmp_path, Runs())
-    named = loadreport.named(found, {})
+    named = loadcharts.named(found, {})
     assert [spec["title"]["subtitle"] for spec in named.values()] == [lines]
 
 

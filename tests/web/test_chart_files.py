@@ -19,7 +19,7 @@ from tests.web.load_runs import finished
 from webapp.core.charts import HEIGHT, WIDTH
 from webapp.core.generator import LIMITED
 from webapp.models import LoadRun
-from webapp.services import charts, loadreport
+from webapp.services import charts, loadcharts
 
 KINDS = ("svg", "png", "pdf")
 pytestmark = pytest.mark.usefixtures("rows")
@@ -58,7 +58,7 @@ def is_whole(kind: str, made: bytes, spec: dict[str, Any]) -> None:
 
 
 def lines_under_titles(run: LoadRun) -> dict[str, list[str]]:
-    return {name: spec["title"]["subtitle"] for name, spec in loadreport.named(run.summary, run.charts).items()}
+    return {name: spec["title"]["subtitle"] for name, spec in loadcharts.named(run.summary, run.charts).items()}
 
 
 def limited(run: LoadRun, *slugs: str) -> LoadRun:
@@ -79,7 +79,7 @@ def test_every_chart_of_a_generator_limited_run_says_that_its_times_are_not_the_
     run = limited(finished(1000), "a")
     for lines in lines_under_titles(run).values():
         assert lines == ["generator-limited: not the server's times", "SIMULATED"]
-    (svg, *_) = loadreport.drawn(loadreport.specs(run.summary, run.charts))
+    (svg, *_) = loadcharts.drawn(loadcharts.specs(run.summary, run.charts))
     assert "generator-limited: not the server's times" in unescape(svg)
     assert all("generator-limited" not in lines[0] for lines in lines_under_titles(finished(1000)).values())
 
@@ -126,7 +126,7 @@ def test_all_charts_are_exported_from_the_command_line(tmp_path: Path, monkeypat
     monkeypatch.setattr("webapp.management.commands.load.results", lambda _: (run.summary, run.charts, False))
     said = StringIO()
     call_command("load", "charts", "--out", str(tmp_path), stdout=said)
-    named = loadreport.named(run.summary, run.charts)
+    named = loadcharts.named(run.summary, run.charts)
     assert len(named) >= 5
     assert [Path(line).name for line in said.getvalue().splitlines()] == [f"{n}.{k}" for n in named for k in KINDS]
     for name, spec in named.items():

@@ -129,6 +129,23 @@ def test_what_is_not_measurable_says_the_one_reason_why() -> None:
     assert in_the_list(run).startswith("Not measurable: too few samples, 7 requests")
 
 
+def test_a_report_has_the_settings_that_the_page_has_and_no_raw_data() -> None:
+    run = finished(1000)
+    run.summary["plan"]["behaviour"] = {"think_s": 5.0}
+    run.plan = run.summary["plan"]
+    run.save()
+    report = loadreport.page(run.summary, [])
+    page = Client().get(f"/load/{run.id}/").content.decode()
+    shown = re.findall(r"<div><dt>([^<]+)</dt><dd>([^<]+)</dd></div>", page.partition(">Settings</h2>")[2])
+    assert ("think, s", "5") in shown
+    table = report.partition('class="settings"')[2]
+    for name, value in shown[: shown.index(("think, s", "5")) + 1]:
+        assert f"<tr><td>{name}</td><td>{value}</td></tr>" in table
+    assert "<td>a</td><td>model a</td>" in table
+    assert "&quot;" not in report, "JSON"
+    assert "<h1>Load test: A a</h1>" in report
+
+
 def test_requests_that_did_not_end_and_were_too_late_already_are_counted() -> None:
     unfinished = [{"interrupted": 7, "overdue": 5}, {"interrupted": 7, "overdue": 0}]
     for counts, said in zip(unfinished, ("<b>7, 5 of them too late already</b>", "<b>7</b>"), strict=True):

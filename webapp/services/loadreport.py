@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import logging
-import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-import vl_convert
 from django.conf import settings
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from webapp.core import chartlanes, charts
-from webapp.core.chartlanes import Lane
-from webapp.core.generator import LIMITED, VALID
 from webapp.core.loadstats import FIGURES, wanted
 from webapp.core.loadsummary import (
     COMPLETE,
     INTERRUPTED,
     blocks,
-    figures_at,
     load_words,
     name_at,
     number,
@@ -34,6 +27,8 @@ from webapp.core.loadsummary import (
 )
 from webapp.core.slo import parse
 from webapp.core.stats import ENOUGH_FOR
+from webapp.services import loadcharts
+from webapp.services.loadcharts import is_series, lanes_of
 
 log = logging.getLogger(__name__)
 
@@ -47,16 +42,16 @@ h1{font-size:1.6rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}p.soft,smal
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line)}
 th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--soft)}
+.settings{width:auto}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,30rem),1fr));gap:1rem}
 .charts svg{width:100%;height:auto;background:#fff;border:1px solid var(--line);border-radius:6px}
 .bad{color:var(--bad)}small{overflow-wrap:anywhere}
 .badge{font-size:.75rem;border:1px solid;border-radius:3px;padding:0 .3rem}.answer{font-size:1.15rem;margin:1rem 0}
 """
 NAMES = {"ttft": "TTFT", "ttfo": "TTFO", "tpot": "TPOT", "icl": "ICL", "e2e": "whole answer"}
-NAME_WORDS = 6
-NOT_THE_SERVERS = "not the server's times"
 REPORT_S = 60.0
 NOT_MEASURABLE = 4
+SETTINGS = ("seed", "workers", "turns", "warmup_s", "cooldown_s", "ramp_s", "grace_s")
 VERDICTS = {
     0: "Pass.",
     1: "There were errors in this run.",
@@ -67,7 +62,7 @@ VERDICTS = {
 def write(folder: Path, summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> Path:
     """Write report.html into a run's folder and return its path."""
     path = folder / "report.html"
-    path.write_text(page(summary, drawn(specs(summary, chart_data))), encoding="utf-8")
+    path.write_text(page(summary, loadcharts.drawn(loadcharts.specs(summary, chart_data))), encoding="utf-8")
     return path
 
 
@@ -86,114 +81,13 @@ def write_apart(folder: Path) -> None:
         log.warning("the report of %s was not written: %s", folder, failed)
 
 
-def specs(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> list[charts.Spec]:
-    """Return the charts of a result, those of a sweep or a search first, each with what it must not pass for and its
-    backends' badges. Of several loads a distribution is of one: which it is stands beside the badges, and alone under
-    `usermeta`.
-    """
-    lanes = lanes_of(summary)
-    found = []
-    if points := summary.get("sweep"):
-        found.append(charts.throughput_against_interactivity(points, lanes))
-    if search := summary.get("search"):
-        steps = [step for entry in search.values() for step in entry["steps"]]
-        found.append(charts.attainment_over_load(steps, lanes, summary["slo"]["target"]))
-    series, distribution = chart_data.get("series", []), chart_data.get("distribution", {})
-    if len(series) > 1:
-        found += [
-            charts.percentiles_over_time(series, lanes),
-            charts.percentiles_over_time(series, lanes, "icl"),
-            charts.rate_over_time(series, lanes),
-            charts.requests_over_time(series, lanes),
-        ]
-        if inside := charts.server_over_time(series, lanes):
-            found.append(inside)
-    letters = {lane.slug: lane.letter for lane in lanes}
-    badges = _named({letters[target["slug"]]: target["badge"] for target in summary["plan"]["targets"]})
-    at = _named({letters[slug]: f"at {load}" for slug, load in figures_at(summary).items()})
-    spread = []
-    for figure in ("ttft", "tpot", "e2e"):
-        bars = {slug: entry[figure] for slug, entry in distribution.items() if entry.get(figure)}
-        if bars:
-            spread.append(charts.distribution(bars, figure, lanes) | {"usermeta": {"at": ", ".join(at)}})
-    cut = _cut(summary)
-    over, of_one = [*_limited(summary), *cut, *badges], [*_limited_each(summary), *cut, *badges, *at]
-    for spec, lines in (*((spec, over) for spec in found), *((spec, of_one) for spec in spread)):
-        spec["title"] |= {"subtitle": lines, "subtitleFontSize": 11, "subtitlePadding": 4}
-    return [spec for spec in found + spread if spec["data"]["values"]]
-
-
-def lanes_of(summary: Mapping[str, Any]) -> list[Lane]:
-    """Return a result's backends as its charts have them, with the page's letters."""
-    return chartlanes.lanes({each["slug"]: each.get("label") or each["slug"] for each in summary["plan"]["targets"]})
-
-
-def _limited(summary: Mapping[str, Any]) -> list[str]:
-    """Return the line by which charts over time or over loads do not pass for the server's own, where they are not."""
-    if not _is_series(summary):
-        return _limited_each(summary)
-    steps = [step for entry in summary.get("search", {}).values() for step in entry["steps"]]
-    crossed = any(step["limited"] for step in steps) or any(
-        point["verdict"] != VALID for point in summary.get("sweep", ())
-    )
-    return [f"{LIMITED} where crossed: {NOT_THE_SERVERS}"] if crossed else []
-
-
-def _limited_each(summary: Mapping[str, Any]) -> list[str]:
-    """Return the line by which charts of each backend's own figures do not pass for the server's."""
-    if not summary["generator"]["reasons"]:
-        return []
-    blocks = summary["backends"]
-    own = {lane.letter: blocks.get(lane.slug, {}).get("generator", {}).get("verdict") for lane in lanes_of(summary)}
-    said = {letter: f"{LIMITED}: {NOT_THE_SERVERS}" if verdict == LIMITED else "" for letter, verdict in own.items()}
-    of_all = [] if _is_series(summary) else [f"{LIMITED}: {NOT_THE_SERVERS}"]  # as an earlier version kept it
-    return _named(said) or of_all
-
-
-def _cut(summary: Mapping[str, Any]) -> list[str]:
-    """Return the line that says of a run's charts that it did not come to its end."""
-    if summary["ended"] == COMPLETE:
-        return []
-    if _is_series(summary):
-        return [f"{summary['ended']}: not all of its runs were made"]
-    return [f"{summary['ended']} at {summary['duration_s']:.0f} s of {summary['plan']['duration_s']:.0f} s"]
-
-
-def _is_series(summary: Mapping[str, Any]) -> bool:
-    return "search" in summary or "sweep" in summary
-
-
-def _named(said: Mapping[str, str]) -> list[str]:
-    """Return what is said of each lane as lines: once where it is the same of all, else with their letters."""
-    letters: dict[str, list[str]] = {}
-    for letter, words in said.items():
-        letters.setdefault(words, []).append(letter)
-    if len(letters) < 2:
-        return [words for words in letters if words]
-    return [f"{words}: {', '.join(found)}" for words, found in letters.items() if words]
-
-
-def named(summary: Mapping[str, Any], chart_data: Mapping[str, Any]) -> dict[str, charts.Spec]:
-    """Return the charts of a result by a short name, as files and addresses have it."""
-    found: dict[str, charts.Spec] = {}
-    for spec in specs(summary, chart_data):
-        name = "-".join(re.findall(r"[a-z0-9]+", spec["title"]["text"].lower())[:NAME_WORDS])
-        found[name if name not in found else f"{name}-{len(found)}"] = spec
-    return found
-
-
-def drawn(found: Iterable[charts.Spec]) -> list[str]:
-    """Return charts as SVG texts."""
-    return [vl_convert.vegalite_to_svg(spec) for spec in found]
-
-
 def page(summary: Mapping[str, Any], svgs: Sequence[str]) -> str:
     """Return the whole report."""
     plan = summary["plan"]
     started = datetime.fromtimestamp(summary["started_at"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     badges = {target["slug"]: target["badge"] for target in plan["targets"]}
     parts = [
-        format_html("<h1>Load test: {}</h1>", ", ".join(summary["backends"])),
+        format_html("<h1>Load test: {}</h1>", ", ".join(f"{lane.letter} {lane.slug}" for lane in lanes_of(summary))),
         format_html('<p class="soft">{} · {} · {} s measured · {}</p>', started, _load(plan), summary["measured_s"],
                     summary["ended"]),
         _answer(summary),
@@ -201,6 +95,7 @@ def page(summary: Mapping[str, Any], svgs: Sequence[str]) -> str:
         mark_safe('<div class="charts">' + "".join(svgs) + "</div>"),  # noqa: S308 (made by vl-convert from our specs)
         _errors(summary),
         _notes(summary),
+        _settings(summary["plan"]),
     ]  # fmt: skip
     head = format_html(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Load test</title>'
@@ -220,7 +115,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
 
 def verdict(summary: Mapping[str, Any]) -> str:
     """Return what the exit code says, in words."""
-    series = _is_series(summary)
+    series = is_series(summary)
     if series and summary["ended"] != COMPLETE and not summary["generator"]["reasons"]:
         return "Cut short: these are the runs that had been made."
     if cut := summary.get("cut_short"):  # stopped from the command line
@@ -232,7 +127,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
 
 def _why_not(summary: Mapping[str, Any]) -> str:
     """Say why a result is not measurable."""
-    if not _is_series(summary) and summary["ended"] == INTERRUPTED:
+    if not is_series(summary) and summary["ended"] == INTERRUPTED:
         return "the load generator was ended before its time. What had been measured is kept."
     if summary["generator"]["reasons"]:
         return "the generator itself was the limit."
@@ -364,13 +259,29 @@ def _notes(summary: Mapping[str, Any]) -> SafeString:
         f"Generator: {generator['verdict']}; loop lag p99 {number(generator['hub_lag_ms']['p99'])} ms, requests began "
         f"{number(generator['send_late_ms']['p99'])} ms late (p99), {generator['cpu_cores']:.2f} cores.",
         f"SLO: {summary['slo']['text'] if summary['slo'] else 'none'}.",
-        "Settings: " + orjson.dumps(summary["plan"]).decode(),
         "Versions: " + ", ".join(f"{name} {number}" for name, number in summary["versions"].items()),
     ]
     return format_html(
         "<h2>Method and host</h2>{}{}",
         format_html_join("", "<p>{}: {}</p>", warnings),
         format_html_join("", "<p><small>{}</small></p>", ((line,) for line in lines)),
+    )
+
+
+def settings_of(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what else a run was asked than its title says, by name, as the page and the report show it."""
+    behaviour = [(name, value) for name, value in plan.get("behaviour", {}).items() if value]
+    shown = [(name, plan[name]) for name in SETTINGS if name in plan]
+    return [(name.replace("_s", ", s").replace("_", " "), f"{value:g}") for name, value in [*shown, *behaviour]]
+
+
+def _settings(plan: Mapping[str, Any]) -> SafeString:
+    models = [(target["slug"], f"model {target['model']}") for target in plan["targets"]]
+    rows = format_html_join("", "<tr><td>{}</td><td>{}</td></tr>", [*models, *settings_of(plan)])
+    return format_html(
+        '<h2>Settings</h2><table class="settings">{}</table>'
+        "<p><small>Every setting stands in summary.json, under plan.</small></p>",
+        rows,
     )
 
 

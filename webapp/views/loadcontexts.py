@@ -13,7 +13,7 @@ from webapp.core.loadsummary import COMPLETE, blocks, rates, span
 from webapp.core.stats import ENOUGH_FOR
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
-from webapp.services import loadreport
+from webapp.services import loadcharts, loadreport
 from webapp.views import loadprogress
 from webapp.views.loadwords import TITLES, kind_of, steers, targets, time_words, title_of, words
 from webapp.views.words import count_text
@@ -117,7 +117,7 @@ def result(run: LoadRun) -> dict[str, Any]:
         "charts": [_chart(run, name, spec) for name, spec in named.items()],
         "errors": _errors(run),
         "generator": _generator(summary),
-        "settings": _settings(run),
+        "settings": loadreport.settings_of(run.plan),
         "versions": sorted(summary.get("versions", {}).items()),
         "files": [
             {"name": name, "url": reverse("load-file", args=[run.id, name])}
@@ -128,7 +128,7 @@ def result(run: LoadRun) -> dict[str, Any]:
 
 def charts(run: LoadRun) -> dict[str, Spec]:
     """Return a run's charts by the name in their address."""
-    return loadreport.named(run.summary, run.charts)
+    return loadcharts.named(run.summary, run.charts)
 
 
 def _sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -264,11 +264,3 @@ def _changed(run: LoadRun) -> str:
     found = [line[name] for line in run.charts.get("series", ()) if line.get(name) is not None] if name else []
     planned = run.plan.get("stages") or len(set(rates(run.plan))) > 1
     return f"{span(found)} {unit}" if found and min(found) != max(found) and not planned else ""
-
-
-def _settings(run: LoadRun) -> list[tuple[str, str]]:
-    plan = run.plan
-    behaviour = [(name, value) for name, value in plan.get("behaviour", {}).items() if value]
-    shown = [(name, plan[name]) for name in ("seed", "workers", "turns", "warmup_s", "cooldown_s", "ramp_s", "grace_s")
-             if name in plan]  # fmt: skip
-    return [(name.replace("_s", ", s").replace("_", " "), f"{value:g}") for name, value in [*shown, *behaviour]]

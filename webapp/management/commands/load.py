@@ -20,7 +20,7 @@ from webapp import queries
 from webapp.core.loadplan import CAPS, DETAILS, KINDS, WIRES, Plan
 from webapp.core.loadsummary import INTERRUPTED, STOPPED, table
 from webapp.core.slo import PRESETS
-from webapp.services import load, loadreport, loadsearch
+from webapp.services import load, loadcharts, loadreport, loadsearch
 from webapp.services.backends import seed
 from webapp.services.charts import write_all
 from webapp.services.loadhost import whereabouts
@@ -185,7 +185,7 @@ class Command(BaseCommand):
         if what == "report":
             self._say(str(loadreport.write(out, summary, charts)))
             return
-        for path in write_all(out / "charts", loadreport.named(summary, charts)):
+        for path in write_all(out / "charts", loadcharts.named(summary, charts)):
             self._say(str(path))
 
     def _print(self, summary: dict[str, Any]) -> None:
