@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.hostwatch import measurements
 from tests.live import LiveApp
 from tests.loadtests.conftest import Reference
 from tests.loadtests.generator import END_S, group_of, until
+from webapp import drain
 from webapp.core.loadplan import Plan, Target
 from webapp.core.paired import FEW
 from webapp.models import Backend, LoadRun
@@ -177,6 +179,25 @@ def test_a_report_that_takes_too_long_is_missed_and_nothing_else(
     monkeypatch.setattr(loadreport, "REPORT_S", 0.001)
     loadreport.write_apart(tmp_path)
     assert "was not written" in caplog.text
+
+
+def test_a_report_that_is_being_written_ends_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.undo()  # of the fixture that writes none
+    begun = tmp_path / "begun"
+    program = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(60)"
+    monkeypatch.setattr(loadreport, "REPORT", [sys.executable, "-c", program])
+    writing = threading.Thread(target=loadreport.write_apart, args=(tmp_path,))
+    try:
+        writing.start()
+        assert until(begun.exists)
+        drain.begin()
+        writing.join(END_S)
+        assert not writing.is_alive()
+        assert "exit code -15" in caplog.text
+    finally:
+        drain.reset()
 
 
 def test_a_run_whose_server_is_gone_is_ended_at_the_next_start(rows: None, reference: Reference) -> None:

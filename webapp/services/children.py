@@ -55,7 +55,7 @@ def start(command: Sequence[str], stdout: int, environment: Mapping[str, str] | 
         start_new_session=True,
         stdout=stdout,
         text=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,
     )
 
 
@@ -114,6 +114,6 @@ def _listens(url: str) -> bool:
     return True
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: have the kernel send SIGTERM when the parent is gone (prctl(2))."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from webapp import drain
 from webapp.core.loadstats import FIGURES, wanted
 from webapp.core.loadsummary import (
     COMPLETE,
@@ -28,6 +29,7 @@ from webapp.core.loadsummary import (
 from webapp.core.slo import parse
 from webapp.core.stats import ENOUGH_FOR
 from webapp.services import loadcharts
+from webapp.services.children import die_with_parent, end
 from webapp.services.loadcharts import is_series, lanes_of
 
 log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--sof
 .badge{font-size:.75rem;border:1px solid;border-radius:3px;padding:0 .3rem}.answer{font-size:1.15rem;margin:1rem 0}
 """
 NAMES = {"ttft": "TTFT", "ttfo": "TTFO", "tpot": "TPOT", "icl": "ICL", "e2e": "whole answer"}
+REPORT = (sys.executable, "manage.py", "load", "report")
 REPORT_S = 60.0
 NOT_MEASURABLE = 4
 SETTINGS = ("seed", "workers", "turns", "warmup_s", "cooldown_s", "ramp_s", "grace_s")
@@ -71,14 +74,35 @@ def write_apart(folder: Path) -> None:
 
     A result without a report is a result: why there is none is logged.
     """
-    command = [sys.executable, "manage.py", "load", "report", "--out", str(folder)]
+    command = [*REPORT, "--out", str(folder)]
     try:
-        done = subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=REPORT_S)  # noqa: S603
-        failed = f"exit code {done.returncode}, {done.stderr.strip()[-300:]}" if done.returncode else ""
+        code, said = _ended(command)
+        failed = f"exit code {code}, {said.strip()[-300:]}" if code else ""
     except (OSError, subprocess.TimeoutExpired) as error:
         failed = str(error)
     if failed:
         log.warning("the report of %s was not written: %s", folder, failed)
+
+
+def _ended(command: Sequence[str]) -> tuple[int, str]:
+    """Run a command that ends with this process, in order or not, and return its exit code and what it complained of.
+    Raises OSError and TimeoutExpired.
+    """
+    with subprocess.Popen(  # noqa: S603
+        command,
+        cwd=settings.BASE_DIR,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,
+    ) as process:
+        forget = drain.on_drain(lambda: end(process))  # and reap it, which its own thread may not come to
+        try:
+            _, said = process.communicate(timeout=REPORT_S)
+        finally:
+            forget()
+            process.kill()
+    return process.returncode, said
 
 
 def page(summary: Mapping[str, Any], svgs: Sequence[str]) -> str:
