@@ -82,4 +82,6 @@ def letter_layers(
 
 def _by_lane(lanes: Sequence[Lane], values: Sequence[Any]) -> dict[str, Any]:
     scale = {"domain": [lane.name for lane in lanes], "range": [values[k % len(values)] for k in range(len(lanes))]}
-    return {"field": "backend", "type": "nominal", "scale": scale, "legend": {"title": None, "orient": "bottom"}}
+    # In one row four long labels are wider than the chart.
+    legend = {"title": None, "orient": "bottom", "columns": 2, "columnPadding": 28}
+    return {"field": "backend", "type": "nominal", "scale": scale, "legend": legend}
