@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from webapp.services.accuracy import kept
 from webapp.simulator.validation.report import report
 
 
-def test_the_kept_report_is_what_the_simulator_predicts_today() -> None:
+@pytest.fixture(scope="module")
+def found() -> dict[str, dict[str, Any]]:
+    return {table["table"]: table for table in report()["tables"]}
+
+
+def test_the_kept_report_is_what_the_simulator_predicts_today(found: dict[str, dict[str, Any]]) -> None:
     # After a change of the engine or a profile: make validate.
-    found = {table["table"]: table for table in report(None)["tables"]}
     assert [table["table"] for table in kept()["tables"]] == list(found)
     for table in kept()["tables"]:
         fresh = found[table["table"]]
@@ -20,8 +26,10 @@ def test_the_kept_report_is_what_the_simulator_predicts_today() -> None:
             assert table[name] == pytest.approx(fresh[name], rel=1e-6)
 
 
-def test_the_number_beside_a_mean_error_is_that_of_the_points_that_it_is_the_mean_of() -> None:
-    for table in report(None)["tables"]:
+def test_the_number_beside_a_mean_error_is_that_of_the_points_that_it_is_the_mean_of(
+    found: dict[str, dict[str, Any]],
+) -> None:
+    for table in found.values():
         leading = [abs(point["error"]) for point in table["points"] if point["unit"] == table["points"][0]["unit"]]
         assert table["n"] == len(leading)
         assert table["mape"] == pytest.approx(sum(leading) / len(leading))

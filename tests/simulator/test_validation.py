@@ -195,11 +195,11 @@ def test_nothing_to_sum_up_is_unknown_not_zero() -> None:
 
 
 def test_a_report_has_a_verdict_on_rows_that_nobody_fitted_where_there_are_some(tmp_path: Path) -> None:
-    verdict = report(written(tmp_path / "mine.csv", [line()]))["targets"]["not_fitted_tpot_mape"]
+    verdict = report(written(tmp_path / "mine.csv", [line()]), tables=())["targets"]["not_fitted_tpot_mape"]
     assert verdict["at_most"] == 0.10
     assert verdict["met"] == (verdict["value"] <= 0.10)
     seen = line(backend="sglang", version="0.5.8.post1", tp=4)
-    made = report(written(tmp_path / "seen.csv", [seen]))
+    made = report(written(tmp_path / "seen.csv", [seen]), tables=())
     assert (made["chosen"]["n"], made["not_fitted"]["n"]) == (1, 0)
     assert made["targets"]["not_fitted_tpot_mape"] == {"at_most": 0.10, "value": None, "met": None}
     assert "  no verdict on not_fitted_tpot_mape, wanted 10.0 %: there are no such rows" in lines(made)
@@ -207,7 +207,7 @@ def test_a_report_has_a_verdict_on_rows_that_nobody_fitted_where_there_are_some(
 
 def test_a_report_tells_fitted_rows_from_others(tmp_path: Path) -> None:
     path = written(tmp_path / "mine.csv", [line(), line(concurrency=8), line(model="acme/Big")])
-    made = report(path)
+    made = report(path, tables=())
     assert (made["n"], made["skipped"], made["rows"]) == (2, 1, "mine.csv")
     assert made["not_fitted"]["n"] == 2
     assert set(made["per_model_and_system"]) == {"llama-70b on h100"}
@@ -216,10 +216,10 @@ def test_a_report_tells_fitted_rows_from_others(tmp_path: Path) -> None:
 
 
 def test_a_target_is_met_from_its_own_side_and_by_nothing_where_nothing_was_measured(tmp_path: Path) -> None:
-    missed = report(written(tmp_path / "missed.csv", [line(ttft_ms=9000)]))["targets"]
+    missed = report(written(tmp_path / "missed.csv", [line(ttft_ms=9000)]), tables=())["targets"]
     assert (missed["saturated_recall"]["value"], missed["saturated_recall"]["met"]) == (0.0, False)
     assert (missed["tpot_mape"]["value"], missed["tpot_mape"]["met"]) == (None, None)
-    off = report(written(tmp_path / "off.csv", [line(tpot_ms=1.0)]))["targets"]
+    off = report(written(tmp_path / "off.csv", [line(tpot_ms=1.0)]), tables=())["targets"]
     assert off["tpot_mape"]["value"] > off["tpot_mape"]["at_most"]
     assert (off["tpot_mape"]["met"], off["false_alarm_rate"]["met"]) == (False, True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from webapp.simulator.profile import PROFILE_DIR, Catalogue, Profile, load_all
+from webapp.simulator.profile import PROFILE_DIR, Catalogue, load_all
 from webapp.simulator.validation.errors import Compared, by, compare, summary
 from webapp.simulator.validation.fits import Use, load_fits
 from webapp.simulator.validation.held_out import held_out
@@ -25,20 +25,20 @@ TARGETS: Mapping[str, tuple[float, bool]] = MappingProxyType(
 )
 
 
-def report(rows: Path | None = None, profiles: Mapping[str, Profile] | None = None) -> dict[str, Any]:
-    """Return the report. Its leading figures are those of `rows`, or of the shipped tables' closed-loop rows.
+def report(rows: Path | None = None, tables: Sequence[Result] | None = None) -> dict[str, Any]:
+    """Return the report, of the shipped tables unless their results are given. Its leading figures are those of `rows`,
+    or of the tables' closed-loop rows.
 
     Raises OSError and ValueError for a file that cannot be read or is not such a table.
     """
-    tables = results(profiles or load_all())
+    catalogue, fits = Catalogue.load(PROFILE_DIR), load_fits()
+    read, skipped = ([], dict[str, int]()) if rows is None else read_rows(rows, catalogue)
+    tables = results(load_all()) if tables is None else tables
     if rows is None:
-        name, skipped, held = "shipped tables", dict[str, int](), None
+        name, held = "shipped tables", None
         compared: Sequence[Compared] = [each for table in tables for each in table.compared]
     else:
-        catalogue, fits = Catalogue.load(PROFILE_DIR), load_fits()
-        name = rows.name
-        read, skipped = read_rows(rows, catalogue)
-        compared = compare(read, fits, catalogue)
+        name, compared = rows.name, compare(read, fits, catalogue)
         held = held_out(compared, fits, catalogue)
     uses = {use: summary([each for each in compared if each.use == use]) for use in get_args(Use)}
     figures = {**summary(compared), "not_fitted_tpot_mape": uses["not_fitted"]["tpot_mape"]}
