@@ -127,6 +127,10 @@ def test_what_is_not_measurable_says_the_one_reason_why() -> None:
         assert loadreport.verdict(summary) == f"Not measurable: {said}"
     run.save()
     assert in_the_list(run).startswith("Not measurable: too few samples, 7 requests")
+    run.summary["plan"]["targets"].append({"slug": "b", "url": "", "model": "b"})
+    run.summary["backends"]["b"] = deepcopy(run.summary["backends"]["a"])
+    run.summary["backends"]["b"]["requests"]["asked"] = 3
+    assert "3 requests of B where" in loadreport.verdict(run.summary)
 
 
 def test_a_report_has_the_settings_that_the_page_has_and_no_raw_data() -> None:

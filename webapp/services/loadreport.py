@@ -155,13 +155,19 @@ def _why_not(summary: Mapping[str, Any]) -> str:
         return "the load generator was ended before its time. What had been measured is kept."
     if summary["generator"]["reasons"]:
         return "the generator itself was the limit."
-    counts = [block["requests"] for _, _, block in blocks(summary)]
     if not summary["slo"]:
-        few = _count(min(count["ok"] for count in counts), "answer")
-        return f"too few samples, {few} where a median wants {ENOUGH_FOR[50]}."
+        return f"too few samples, {_fewest(summary, 'ok', 'answer')} where a median wants {ENOUGH_FOR[50]}."
     slo = parse(summary["slo"]["text"])
-    few = _count(min(count["asked"] for count in counts), "request")
+    few = _fewest(summary, "asked", "request")
     return f"too few samples, {few} where an SLO for {slo.target:.0%} wants {wanted(slo)}."
+
+
+def _fewest(summary: Mapping[str, Any], count: str, what: str) -> str:
+    """Say of how many there are fewest, and of which backend where there are several."""
+    lanes = {lane.slug: lane for lane in lanes_of(summary)}
+    n, slug = min((block["requests"][count], slug) for slug, _, block in blocks(summary))
+    whose = f" of {lanes[slug].letter}" if len(lanes) > 1 and slug in lanes else ""
+    return _count(n, what) + whose
 
 
 def _count(n: int, what: str) -> str:
