@@ -22,7 +22,7 @@ from webapp import drain
 from webapp.core.loadplan import Plan, Target
 from webapp.core.paired import FEW
 from webapp.models import Backend, LoadRun
-from webapp.services import load, loadjob, loadplans, loadprocess, loadreport
+from webapp.services import load, loadjob, loadplans, loadprocess, loadreport, loadverdict
 from webapp.services.loadhost import whereabouts
 from webapp.services.loadjob import Job
 from webapp.services.loadplans import Refusal, Where, Wishes
@@ -59,7 +59,7 @@ def test_a_killed_generator_leaves_its_partial_results_and_says_so(rows: None, r
     assert row.created_at.timestamp() < row.summary["started_at"] < row.ended_at.timestamp()
     vllm = orjson.loads((Path(run.folder) / "vllm.json").read_bytes())
     assert vllm["completed"] == row.summary["backends"]["ref"]["requests"]["ok"]
-    assert "ended before its time" in loadreport.verdict(row.summary)
+    assert "ended before its time" in loadverdict.verdict(row.summary)
     assert "Interrupted" in row.note
 
 

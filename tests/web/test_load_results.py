@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from tests.hostwatch import measurements
 from tests.web.load_runs import HOSTILE, LIVE, finished
 from webapp.models import LoadRun
-from webapp.services import loadreport
+from webapp.services import loadreport, loadverdict
 
 pytestmark = pytest.mark.usefixtures("rows")
 
@@ -124,13 +124,13 @@ def test_what_is_not_measurable_says_the_one_reason_why() -> None:
         (limited, "the generator itself was the limit."),
         (killed, "the load generator was ended before its time. What had been measured is kept."),
     ):
-        assert loadreport.verdict(summary) == f"Not measurable: {said}"
+        assert loadverdict.verdict(summary) == f"Not measurable: {said}"
     run.save()
     assert in_the_list(run).startswith("Not measurable: too few samples, 7 requests")
     run.summary["plan"]["targets"].append({"slug": "b", "url": "", "model": "b"})
     run.summary["backends"]["b"] = deepcopy(run.summary["backends"]["a"])
     run.summary["backends"]["b"]["requests"]["asked"] = 3
-    assert "3 requests of B where" in loadreport.verdict(run.summary)
+    assert "3 requests of B where" in loadverdict.verdict(run.summary)
 
 
 def test_a_report_has_the_settings_that_the_page_has_and_no_raw_data() -> None:

@@ -15,7 +15,7 @@ from webapp.core.loadcompare import CANNOT_TELL, COMPARED, NO_DIFFERENCE, Differ
 from webapp.core.loadsummary import figures_at, load_words, name_at
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
-from webapp.services import loadreport
+from webapp.services import loadverdict
 from webapp.views import loadcontexts as contexts
 from webapp.views.loadwords import label_of, signed, time_words
 from webapp.views.words import NA
@@ -109,7 +109,7 @@ def _why_not(a: LoadRun, b: LoadRun) -> str:
     """Say why nothing can be told of two runs, whatever their figures are; "" where something may be."""
     if _limited(a) or _limited(b):
         return "Cannot tell: a load generator was the limit, not the server."
-    found = [name for name, run in (("A", a), ("B", b)) if run.exit_code == loadreport.NOT_MEASURABLE]
+    found = [name for name, run in (("A", a), ("B", b)) if run.exit_code == loadverdict.NOT_MEASURABLE]
     if not found:
         return ""
     return f"Cannot tell: {'neither run is' if len(found) > 1 else f'run {found[0]} is not'} measurable."

@@ -13,7 +13,7 @@ from webapp.core.loadsummary import COMPLETE, blocks, rates, span
 from webapp.core.stats import ENOUGH_FOR
 from webapp.models import LoadRun
 from webapp.services import charts as chart_files
-from webapp.services import loadcharts, loadreport
+from webapp.services import loadcharts, loadreport, loadverdict
 from webapp.views import loadprogress
 from webapp.views.loadwords import TITLES, kind_of, steers, targets, time_words, title_of, words
 from webapp.views.words import count_text
@@ -133,14 +133,14 @@ def charts(run: LoadRun) -> dict[str, Spec]:
 
 def _sentences(summary: Mapping[str, Any]) -> list[str]:
     """Return what a result says in words: its answers alone where all went well, else the verdict before them."""
-    found = loadreport.answers(summary, brief=summary["plan"].get("kind") == "ab")
-    return found if found and _answered(summary) else [loadreport.verdict(summary), *found]
+    found = loadverdict.answers(summary, brief=summary["plan"].get("kind") == "ab")
+    return found if found and _answered(summary) else [loadverdict.verdict(summary), *found]
 
 
 def _in_brief(run: LoadRun) -> str:
     """Return the same in a line of the list."""
     found = loadprogress.brief(run)
-    return found if found and _answered(run.summary) else f"{loadreport.verdict(run.summary)} {found}".strip()
+    return found if found and _answered(run.summary) else f"{loadverdict.verdict(run.summary)} {found}".strip()
 
 
 def _answered(summary: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from webapp import queries
 from webapp.core.loadplan import CAPS, DETAILS, KINDS, WIRES, Plan
 from webapp.core.loadsummary import INTERRUPTED, STOPPED, table
 from webapp.core.slo import PRESETS
-from webapp.services import load, loadcharts, loadreport, loadsearch
+from webapp.services import load, loadcharts, loadreport, loadsearch, loadverdict
 from webapp.services.backends import seed
 from webapp.services.charts import write_all
 from webapp.services.loadhost import whereabouts
@@ -191,7 +191,7 @@ class Command(BaseCommand):
     def _print(self, summary: dict[str, Any]) -> None:
         for line in table(summary):
             self.stdout.write(line)
-        for sentence in loadreport.sentences(summary):
+        for sentence in loadverdict.sentences(summary):
             self.stdout.write(sentence)
 
     def _say(self, text: str) -> None:
