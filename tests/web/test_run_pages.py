@@ -12,6 +12,9 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from tests.upstreams import wire
+from tests.upstreams.exchange import Exchange
+from tests.upstreams.scripted import SCENARIOS
 from tests.upstreams.wire import REASONING, TEXT
 from tests.web.kept import kept_run, shown
 from webapp.models import Backend, Comparison, Turn
@@ -56,6 +59,22 @@ def test_a_comparison_shows_what_was_stored(rows: None) -> None:
         assert fact in page
     ttft_ms = run.lanes[0].turns[0].figures().ttft_ms
     assert figure(page, "ttft") == (f"{ttft_ms:.2f}" if ttft_ms and ttft_ms < 9.995 else f"{ttft_ms:.1f}")
+
+
+async def at_once(x: Exchange) -> None:
+    await x.begin()
+    words = [f"word{number} " for number in range(9)]
+    await x.send(b"".join(wire.event(wire.chunk({"content": word})) for word in words), "".join(words))
+    await x.finish(len(words))
+
+
+def test_a_gap_among_chunks_that_came_in_one_read_is_not_known(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCENARIOS, "at-once", at_once)
+    _, kept = kept_run("at-once", "ok")
+    page = shown(f"/runs/{kept.id}/")
+    together, apart = page.split('class="readout"')[1:]
+    assert figure(together, "icl_p50") == "n/a"
+    assert float(figure(apart, "icl_p50")) > 0
 
 
 def test_a_turns_page_shows_its_marks_settings_and_versions(rows: None) -> None:

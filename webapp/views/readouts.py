@@ -126,8 +126,9 @@ def _secondary(lane: Lane | None, figures: Figures | None, now_ns: int, missing:
         _time("ttfo", "TTFO", figures.ttfo_ms, missing),
         _time("thinking", "Thinking", figures.thinking_ms, missing),
         _time("tpot", "TPOT", figures.tpot_ms if ended else None, missing, figures.tpot_estimated, figures.short),
-        _time("icl_p50", "Gap p50", gaps.p50 if gaps else None, missing, weak=_few(gaps, 50)),
-        _time("icl_p99", "Gap p99", gaps.p99 if gaps else None, missing, weak=_few(gaps, 99)),
+        # Chunks of one read are 0 apart here; how far apart they were sent is not known.
+        _time("icl_p50", "Gap p50", (gaps.p50 or None) if gaps else None, missing, weak=_few(gaps, 50)),
+        _time("icl_p99", "Gap p99", (gaps.p99 or None) if gaps else None, missing, weak=_few(gaps, 99)),
         Figure("tok_s_window", "tok/s, 1 s", count_text(window, NOT_YET), "", window is not None),
         Figure("tok_s_e2e", "tok/s e2e", count_text(overall, missing), "", overall is not None and not by_usage),
         Figure("output_tokens", "Tokens", count_text(tokens, missing), "", tokens is not None and not by_usage),
