@@ -30,7 +30,9 @@ async def states(stage: Stage) -> list[str]:
 async def test_a_lane_that_was_not_done_at_the_moment_shown_does_not_say_so(stage: Stage) -> None:
     await race(stage)
     await stage.page.keyboard.press("p")
-    assert await states(stage) == ["done", "streaming"]
+    fast, slow = await states(stage)
+    assert fast == "done"
+    assert slow in ("connecting", "prefill", "streaming"), "a busy host may not even have brought its first token"
     assert await stage.page.evaluate(TIMES) == ["Total e2e", "Elapsed elapsed"]
     await stage.page.locator("#scrub").fill("0")
     assert set(await states(stage)) <= {"waiting", "connecting"}
