@@ -11,17 +11,15 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import orjson
-from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DatabaseError
 
 from webapp import queries
 from webapp.core.loadplan import CAPS, DETAILS, KINDS, WIRES, Plan
 from webapp.core.loadsummary import INTERRUPTED, STOPPED, table
 from webapp.core.slo import PRESETS
+from webapp.management.readiness import prepare_database
 from webapp.services import load, loadcharts, loadreport, loadsearch, loadverdict
-from webapp.services.backends import seed
 from webapp.services.charts import write_all
 from webapp.services.loadhost import whereabouts
 from webapp.services.loadplans import Refusal, Wishes, plan, read_text
@@ -103,7 +101,10 @@ class Command(BaseCommand):
         if options["what"] in ("report", "charts"):
             self._again(options["what"], options["out"])
             return
-        _prepare_database()
+        try:
+            prepare_database(refresh=True)
+        except CommandError as problem:
+            raise CommandError(str(problem), returncode=REFUSED) from None
         for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores SIGINT for what it starts in the background
             signal.signal(number, _as_interrupt)
         try:
@@ -298,19 +299,6 @@ def _progress(line: dict[str, Any]) -> str:
         flow = f"{figures['output_tokens_per_s']:.0f} tok/s"
         parts.append(f"{slug} {first} {flow} {figures['running']}+{figures['waiting']}")
     return "   ".join(parts)
-
-
-def _prepare_database() -> None:
-    """Migrate where a migration is missing, and bring the simulator's backends up to date."""
-    try:
-        executor = MigrationExecutor(connection)
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            call_command("migrate", verbosity=0)
-        seed()
-    except (DatabaseError, OSError) as error:
-        raise CommandError(
-            f"The database cannot be written ({error}); set VAR_DIR to another folder.", returncode=REFUSED
-        ) from None
 
 
 def _as_interrupt(*_: Any) -> None:
