@@ -55,7 +55,7 @@ def test_the_first_token_is_left_out_where_the_sentence_is_about_first_words():
 def test_with_three_lanes_the_sentence_says_than_whom_and_the_details_who_was_next():
     found = judge([lane("A", 3000, 200), lane("B", 1000, 200), lane("C", 2000, 200)])
     assert found.sentence == "B finished 3.0× sooner than A: 1.0 s against 3.0 s."
-    assert found.details.startswith("Next was C, 2.0× later: 2.0 s. First tokens came together: 0.20 s against 0.20 s.")
+    assert found.details.startswith("Next was C, 2.0× later: 2.0 s. First tokens came together: 200 ms against 200 ms.")
 
 
 def test_a_difference_within_the_error_of_one_run_is_a_tie():
@@ -110,7 +110,7 @@ def test_a_finished_lane_without_text_has_no_time_to_compare():
 def test_a_lane_that_only_thought_is_left_out_and_said_to_have_done_so():
     found = judge([lane("A", None, 5, only_thought=True), lane("B", 1000, 100), lane("C", 2000, 100)])
     assert found.sentence == "B finished 2.0× sooner: 1.0 s against 2.0 s."
-    assert found.details == "First tokens came together: 0.10 s against 0.10 s."
+    assert found.details == "First tokens came together: 100 ms against 100 ms."
     assert found.warnings[0].detail == "A only thought and gave no answer, and is left out."
     alone = judge([lane("A", None, 5, only_thought=True)])
     assert alone.sentence == "No lane gave an answer, so there is nothing to compare."
@@ -253,7 +253,9 @@ def test_no_duration_has_sixty_seconds_or_a_thousand_milliseconds(ms: float):
         ((28.1, 101), "28 ms, 101 ms"),  # was 28 ms against 0.10 s, of which nobody makes 3.6
         ((10.63, 11.2), "10.6 ms, 11.2 ms"),
         ((29.4, 30.9, 520), "29.4 ms, 30.9 ms, 520 ms"),
-        ((29, 7500), "0.029 s, 7.5 s"),
+        ((92.3, 2660), "92 ms, 2660 ms"),  # as the lanes read; 0.0923 s takes counting of zeros
+        ((29, 12_000), "0.029 s, 12 s"),
+        ((107, 688), "107 ms, 688 ms"),
         ((9.97, 99.7), "10 ms, 100 ms"),
         ((1000, 1015), "1.00 s, 1.01 s"),
         ((0.0, 50), "0.0 ms, 50 ms"),

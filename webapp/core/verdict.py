@@ -242,7 +242,8 @@ def durations(times_ms: Sequence[float | None]) -> list[str]:
     known = [ms or 0.0 for ms in times_ms]
     if known[0] >= 99_950:
         return [duration(ms) for ms in known]
-    unit, unit_ms = ("ms", 1) if known[0] < 99.95 and known[-1] < 999.5 else ("s", 1000)
+    in_ms = known[-1] < 999.5 or (known[0] < 99.95 and known[-1] < 9_995)  # "92 ms against 2660 ms", not 0.092 s
+    unit, unit_ms = ("ms", 1) if in_ms else ("s", 1000)
     ratios = [times_sooner(_ratio(ms, known[0])) for ms in known]
     for digits in (2, 3):
         shown = [_digits(ms / unit_ms, digits) for ms in known]
