@@ -92,9 +92,25 @@ async def test_who_is_woken_late_is_woken_sooner_from_then_on_and_awaits_the_res
     )
 
 
-async def test_who_is_woken_later_than_any_lead_does_not_keep_the_host_busier() -> None:
-    clock, _, due_ns = five_late_beats(most_lead_ns=30_000)
-    assert clock.rung_ns == due_ns
+async def test_who_is_woken_later_than_the_longest_lead_is_woken_by_that_much_sooner() -> None:
+    clock, metronome, due_ns = five_late_beats(most_lead_ns=30_000)
+    assert clock.rung_ns == [due_ns[0], *(at_ns - 30_000 for at_ns in due_ns[1:])]
+    late_ns = [called_ns - at_ns for (called_ns, _), at_ns in zip(metronome.called, due_ns, strict=True)]
+    assert all(10_000 < late <= 15_000 for late in late_ns[1:])
+
+
+async def test_one_late_wake_up_among_many_is_remembered_and_fades() -> None:
+    clock = LateClock()
+    pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, most_lead_ns=450_000)
+    metronome = Metronome(clock.at_ns + MS, MS, beats=2_000)
+    due_ns = list(metronome.due_ns)
+    started(pacer, metronome)
+    clock.advance(due_ns[0])
+    clock.at_ns += 2 * MS  # the host had no time for us
+    clock.advance(due_ns[-1] + MS)
+    lead_ns = [at_ns - rung_ns for at_ns, rung_ns in zip(due_ns[-1_900:], clock.rung_ns[-1_900:], strict=True)]
+    assert 300_000 < lead_ns[0] <= 450_000
+    assert 50_000 <= lead_ns[-1] <= 60_000
 
 
 async def test_what_is_not_due_within_the_lead_is_not_awaited_awake() -> None:
