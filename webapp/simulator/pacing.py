@@ -100,7 +100,7 @@ class Pacer:
         self._arm()
 
     def _learn_lead(self) -> None:
-        """Wake up the next times by as much earlier as this time was late, and a quarter more, but not by more than most.
+        """Wake up the next times by as much earlier as this time was late, and a quarter more; by the most, at most.
 
         The latest wake-up of the last few hundred counts, not the last: what is to be met is the tail.
         """
