@@ -54,7 +54,9 @@ async def test_a_late_tick_catches_up_and_shifts_nothing_after_it() -> None:
 
 
 class LateClock(FakeClock):
-    """Wakes up 40 µs after the alarm, and moves on by 1 µs whenever it is read."""
+    """Wakes up 40 µs after the alarm, once `latest_ns` after it, and moves on by 1 µs whenever it is read."""
+
+    latest_ns = 40_000
 
     def now_ns(self) -> int:
         self.at_ns += 1_000
@@ -62,7 +64,8 @@ class LateClock(FakeClock):
 
     def ring_late(self, ring: Callable[[], None]) -> Callable[[], None]:
         def late() -> None:
-            self.at_ns += 40_000
+            self.at_ns += self.latest_ns
+            self.latest_ns = 40_000
             ring()
 
         return late
@@ -99,18 +102,37 @@ async def test_who_is_woken_later_than_the_longest_lead_is_woken_by_that_much_so
     assert all(10_000 < late <= 15_000 for late in late_ns[1:])
 
 
-async def test_one_late_wake_up_among_many_is_remembered_and_fades() -> None:
+def rung_before_due(beats: int, period_ns: int, latest_ns: int) -> list[int]:
+    """Return how long before each beat the alarm rang, on a host whose first wake-up is its latest, ns."""
     clock = LateClock()
+    clock.latest_ns = latest_ns
     pacer = Pacer(asyncio.get_running_loop(), clock.make_alarm, clock.now_ns, most_lead_ns=450_000)
-    metronome = Metronome(clock.at_ns + MS, MS, beats=2_000)
-    due_ns = list(metronome.due_ns)
-    started(pacer, metronome)
-    clock.advance(due_ns[0])
-    clock.at_ns += 2 * MS  # the host had no time for us
-    clock.advance(due_ns[-1] + MS)
-    lead_ns = [at_ns - rung_ns for at_ns, rung_ns in zip(due_ns[-1_900:], clock.rung_ns[-1_900:], strict=True)]
-    assert 300_000 < lead_ns[0] <= 450_000
-    assert 50_000 <= lead_ns[-1] <= 60_000
+    first_ns, called = clock.at_ns + MS, 0
+
+    def fire(now_ns: int) -> int | None:
+        nonlocal called
+        called += 1
+        return first_ns + called * period_ns if called < beats else None
+
+    pacer.call(first_ns, fire)
+    clock.advance(first_ns + beats * period_ns)
+    assert called == beats
+    return [first_ns + beat * period_ns - rung_ns for beat, rung_ns in enumerate(clock.rung_ns)]
+
+
+async def test_one_late_wake_up_among_many_is_remembered_and_fades() -> None:
+    early_ns = rung_before_due(beats=30_000, period_ns=MS, latest_ns=900_000)
+    assert early_ns[0] == 0
+    assert 440_000 < early_ns[100] <= 450_000
+    assert 350_000 < early_ns[2_000] < early_ns[1_000] < early_ns[100]
+    assert 50_000 <= early_ns[-1] <= 60_000
+
+
+async def test_where_wake_ups_are_later_than_the_next_token_nobody_sleeps() -> None:
+    early_ns = rung_before_due(beats=1_000, period_ns=400_000, latest_ns=390_000)
+    assert min(early_ns[10:]) > 350_000  # at once after the tick, which takes this clock some readings
+    early_ns = rung_before_due(beats=1_000, period_ns=400_000, latest_ns=40_000)
+    assert max(early_ns) <= 60_000  # but a host that wakes us in time is slept on
 
 
 async def test_what_is_not_due_within_the_lead_is_not_awaited_awake() -> None:
