@@ -6,6 +6,7 @@ repeated in virtual time on the engine itself, so that whatever the scheduler do
 the probes measured beyond the numbers solved for shows how well the fitted engine fits: that is the profile's error.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -16,14 +17,14 @@ from webapp.simulator.hardware import Serving
 from webapp.simulator.virtual import Arrival, run_virtual
 
 ROUNDS = 3  # over the unknowns in turn; they hang on each other only weakly
-HALVINGS = 24
+EXACT = 1e-7  # of the bounds' distance
 
-# Where each unknown is looked for.
+# Where each unknown is looked for; times are nearly linear in all but the slots.
 LAYER_US = (0.0, 5_000.0)
-SHARE = (0.02, 1.0)
+PER_SHARE = (1.0, 50.0)
 SEQUENCE_US = (0.0, 2_000.0)
-PREFILL_TOK_S = (10.0, 1e6)
-SLOTS = (1.0, 2_000.0)
+PREFILL_S_TOK = (1e-6, 0.1)
+MOST_SLOTS = 2_000
 FORECAST_USERS, FORECAST_PROMPT, FORECAST_TOKENS = 256, 500, 100
 ENOUGH_SLOTS = 1.05  # many at once, less than this much slower than one: there was a slot for each
 UNEXPLAINED = 0.10  # of the crowd's time to the first token
@@ -95,10 +96,10 @@ def solve(serving: Serving, probes: Sequence[Probe]) -> Fit:
     for _ in range(ROUNDS):
         serving = _set(serving, _layer, _tpot_of(short), LAYER_US)
         if latency:
-            serving = _set(serving, _prefill_rate, _more_ttft(short, long), PREFILL_TOK_S)
+            serving = _set(serving, _prefill_rate, _more_ttft(short, long), PREFILL_S_TOK)
             serving = _with_slots(serving, short, many)
         else:
-            serving = _set(serving, _share, _more_ttft(short, long), SHARE)
+            serving = _set(serving, _share, _more_ttft(short, long), PER_SHARE)
             serving = _set(serving, _sequence, _more_tpot(short, many), SEQUENCE_US)
     api_ms = max(0.0, (short.ttft_s - predict(serving, short, 0.0).ttft_s) * 1e3)
     return Fit(serving, api_ms, misses(serving, probes, api_ms))
@@ -151,25 +152,25 @@ def _layer(serving: Serving, value: float) -> Serving:
     return replace(serving, layer_us=value)
 
 
-def _share(serving: Serving, value: float) -> Serving:
+def _share(serving: Serving, per_share: float) -> Serving:
     machine, precision = serving.machine, serving.arithmetic or serving.precision
     if precision == "fp4" and machine.fp4_tflops:
-        return replace(serving, machine=replace(machine, fp4_share=value))
+        return replace(serving, machine=replace(machine, fp4_share=1 / per_share))
     if precision == "fp8" and machine.fp8_tflops:
-        return replace(serving, machine=replace(machine, fp8_share=value))
-    return replace(serving, machine=replace(machine, bf16_share=value))
+        return replace(serving, machine=replace(machine, fp8_share=1 / per_share))
+    return replace(serving, machine=replace(machine, bf16_share=1 / per_share))
 
 
 def _sequence(serving: Serving, value: float) -> Serving:
     return replace(serving, machine=replace(serving.machine, sequence_us=value))
 
 
-def _prefill_rate(serving: Serving, value: float) -> Serving:
-    return replace(serving, prefill_tok_s=value)
+def _prefill_rate(serving: Serving, s_tok: float) -> Serving:
+    return replace(serving, prefill_tok_s=1 / s_tok)
 
 
-def _slots(serving: Serving, value: float) -> Serving:
-    return replace(serving, slots=round(value))
+def _slots(serving: Serving, slots: int) -> Serving:
+    return replace(serving, slots=slots)
 
 
 def _with_slots(serving: Serving, short: Probe, many: Probe) -> Serving:
@@ -177,9 +178,9 @@ def _with_slots(serving: Serving, short: Probe, many: Probe) -> Serving:
     if many.tpot_s <= (ENOUGH_SLOTS + many.noise) * short.tpot_s:
         return _slots(serving, max(many.users, serving.slots or serving.model.layers))
     excess = _tpot_of(many)
-    near = _set(serving, _slots, excess, SLOTS).slots
-    whole = (_slots(serving, slots) for slots in (max(1, near - 1), near, near + 1))
-    return min(whole, key=lambda one: abs(excess(one)))
+    few = bisect_left(range(1, MOST_SLOTS), 0.0, key=lambda slots: -excess(_slots(serving, slots)))
+    either = (_slots(serving, max(1, few)), _slots(serving, few + 1))  # just too few for that pace, and just enough
+    return min(either, key=lambda one: abs(excess(one)))
 
 
 # Which figure it is solved from.
@@ -201,13 +202,24 @@ def _more_ttft(short: Probe, long: Probe) -> Excess:
 
 
 def _set(serving: Serving, setter: Setter, excess: Excess, bounds: tuple[float, float]) -> Serving:
-    """Return the serving with the value at which nothing is in excess; the nearer bound where there is none."""
+    """Return the serving with the value at which nothing is in excess; the nearer bound where there is none.
+
+    By false position, and by halving after a step that has not halved what is left.
+    """
     low, high = bounds
-    rises = excess(setter(serving, high)) > excess(setter(serving, low))
-    for _ in range(HALVINGS):
-        value = (low + high) / 2
-        if (excess(setter(serving, value)) > 0) == rises:
-            high = value
+    below, above = excess(setter(serving, low)), excess(setter(serving, high))
+    if (below > 0) == (above > 0):
+        return setter(serving, low if abs(below) < abs(above) else high)
+    exact, halve, value = (high - low) * EXACT, False, low
+    while high - low > exact:
+        left = high - low
+        value = (low + high) / 2 if halve else low + left * below / (below - above)
+        if min(value - low, high - value) < exact:
+            break
+        found = excess(setter(serving, value))
+        if (found > 0) == (above > 0):
+            high, above = value, found
         else:
-            low = value
-    return setter(serving, (low + high) / 2)
+            low, below = value, found
+        halve = not halve and high - low > left / 2
+    return setter(serving, value)
