@@ -234,7 +234,10 @@ def test_the_command_prints_its_contract_as_json(tmp_path: Path, capsys: pytest.
     assert {table["table"] for table in made["tables"]} >= {"nim-llama-8b", "oci-llama-70b"}
 
 
-def test_the_command_prints_a_table_and_what_was_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_and_what_was_missed(
+    tables: dict[str, Result], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.simulator.validation.report.results", lambda _: list(tables.values()))
     call_command("validate", "--rows", str(written(tmp_path / "off.csv", [line(tpot_ms=1.0)])))
     text = capsys.readouterr().out
     assert "nim-llama-70b" in text

@@ -63,13 +63,13 @@ def test_a_fit_follows_the_rows_whose_relative_error_it_mends_most() -> None:
     assert found.api_ms == pytest.approx(33.0, rel=0.05)
 
 
-def test_a_lone_row_leans_on_its_wider_group_as_on_one_more_row() -> None:
-    """60 over all, 100 in the one row: 80 for its configuration, 90 for its version, 93 where two rows say it."""
-    many = made_up(60.0, 30.0, version="")
+def test_a_lone_row_leans_on_its_version_as_on_one_more_row() -> None:
+    """60 over all of that version, 100 in the one row of another split: 80 for that, 87 where two rows say it."""
+    many = made_up(60.0, 30.0)
     one = made_up(100.0, 30.0, users=(4,), prompts=(512,), tp=4)
     two = made_up(100.0, 30.0, users=(4,), prompts=(512, 1024), tp=4)
-    assert fitted([*many, *one], one[0]).layer_us == pytest.approx((100 + (100 + 60) / 2) / 2, rel=0.01)
-    assert fitted([*many, *two], two[0]).layer_us == pytest.approx((2 * 100 + (2 * 100 + 60) / 3) / 3, rel=0.01)
+    assert fitted([*many, *one], one[0]).layer_us == pytest.approx((100 + 60) / 2, rel=0.01)
+    assert fitted([*many, *two], two[0]).layer_us == pytest.approx((2 * 100 + 60) / 3, rel=0.01)
 
 
 def test_a_front_end_is_one_however_the_model_is_split() -> None:
@@ -111,11 +111,26 @@ def test_a_configuration_without_a_fit_takes_the_nearest_one() -> None:
     assert NO_FITS.of(two, CATALOGUE.models["gpt-oss-120b"]).layer_us == 90
 
 
-def test_a_machine_that_nobody_measured_takes_the_defaults_whatever_others_took() -> None:
+def test_what_is_not_fitted_takes_its_version_before_its_split_and_the_machine_before_any() -> None:
+    (asked,) = rows_of([line(tp=4)])
+    version, elsewhere = made_up(40.0, 30.0), made_up(50.0, 30.0, system="h200_sxm")
+    split, engine = made_up(60.0, 30.0, tp=4, version="0"), made_up(70.0, 30.0, version="0")
+    for known, layer_us in (
+        ([*version, *elsewhere, *split, *engine], 40.0),
+        ([*elsewhere, *split, *engine], 50.0),
+        ([*split, *engine], 60.0),
+        (engine, 70.0),
+    ):
+        assert fitted(known, asked).layer_us == pytest.approx(layer_us, rel=0.06)  # leaning on the wider one
+
+
+def test_a_machine_that_nobody_measured_takes_the_versions_pace_elsewhere_and_no_front_end() -> None:
     (other,) = rows_of([line(system="h200_sxm")])
     rows = made_up(40.0, 100.0)
-    assert fitted(rows, rows[0]).layer_us == pytest.approx(40.0, rel=0.01)
-    assert fitted(rows, other) == Fit(70.0, 40.0, 0)
+    assert fitted(rows, other).layer_us == pytest.approx(40.0, rel=0.01)
+    assert fitted(rows, other).api_ms == 40.0
+    (newer,) = rows_of([line(system="h200_sxm", version="1.0")])
+    assert fitted(rows, newer) == Fit(70.0, 40.0, 0)
 
 
 def test_the_shipped_fits_belong_to_shipped_models_and_survive_saving(tmp_path: Path) -> None:

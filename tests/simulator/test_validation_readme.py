@@ -51,5 +51,7 @@ def test_the_sentences_in_the_readme_are_what_was_kept() -> None:
 def test_the_readme_says_how_many_numbers_were_fitted() -> None:
     fits, text = load_fits().by_key, " ".join(README.read_text(encoding="utf-8").split())
     versions = [fit.rows for key, fit in fits.items() if len(key) == 7]
-    assert f"two numbers at each of {len(fits)} keys, {len(versions)} of them a configuration in one version" in text
+    assert (
+        f"a time per layer at each of {len(fits)} keys, {len(versions)} of them a configuration in one version" in text
+    )
     assert f"{versions.count(1)} of these with a single row" in text

@@ -1,4 +1,4 @@
-"""Fit time per layer and front-end time to measured rows, two numbers a configuration and nothing else.
+"""Fit time per layer and front-end time to measured rows, and nothing else.
 
     python -m webapp.simulator.validation.fit ROWS.csv              write fits.csv from all rows
     python -m webapp.simulator.validation.fit ROWS.csv --held-out 1 fit a random half, show errors on both halves
@@ -10,20 +10,30 @@ absolute relative errors least. It does not follow outliers.
 import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 from webapp.simulator.profile import PROFILE_DIR, Catalogue
 from webapp.simulator.validation.bench import SATURATED_TTFT_MS, Expected, expect
 from webapp.simulator.validation.errors import Compared, compare, summary
-from webapp.simulator.validation.fits import NO_FITS, Fit, Fits, Key, engine_key, keys_of, save_fits
+from webapp.simulator.validation.fits import (
+    ANYWHERE,
+    API_MS,
+    NO_FITS,
+    Fit,
+    Fits,
+    Key,
+    engine_key,
+    keys_of,
+    save_fits,
+    wider_keys_of,
+)
 from webapp.simulator.validation.rows import Row, read_rows, serving_of
 
 ROUNDS = 2  # a longer step carries more prompt, which changes the rest a little
 GROUP_ROWS = 1.0  # what the wider group counts for beside a configuration's own rows
-LAYER_US = (5.0, 1000.0)
-API_MS = (5.0, 150.0)
+LAYER_BOUNDS_US = (5.0, 1000.0)
+API_BOUNDS_MS = (5.0, 150.0)
 
 
 def fit(rows: Sequence[Row], catalogue: Catalogue) -> Fits:
@@ -54,19 +64,24 @@ def fit_to(expected: Iterable[tuple[Row, Fit, Expected]], catalogue: Catalogue) 
             continue
         count = catalogue.models[row.model].layers
         missing_us = (row.tpot_ms - result.tpot_ms) * 1e3 / count
-        keys = keys_of(row)
-        wider |= dict(pairwise(keys))
-        for key in keys:
-            engines[key] = engine_key(row)
+        wider |= wider_keys_of(row)
+        fronts[engine_key(row)].append((row.ttft_ms - result.ttft_ms, 1 / row.ttft_ms))
+        for key in keys_of(row):
             layers[key].append((before.layer_us + missing_us, count / row.tpot_ms))
-            fronts[key].append((row.ttft_ms - result.ttft_ms, 1 / row.ttft_ms))
+            if ANYWHERE not in key:
+                engines[key] = engine_key(row)
     fitted: dict[Key, Fit] = {}
-    for key in sorted(layers, key=len):  # the wide ones first: the others lean on them
-        own, rows = _clipped(layers[key], LAYER_US), len(layers[key])
-        if key in wider:
-            own = (own * rows + fitted[wider[key]].layer_us * GROUP_ROWS) / (rows + GROUP_ROWS)
-        fitted[key] = Fit(own, _clipped(fronts[engines[key]], API_MS), rows)
-    return fitted
+
+    def settle(key: Key) -> Fit:
+        if key not in fitted:
+            own, rows = _clipped(layers[key], LAYER_BOUNDS_US), len(layers[key])
+            if key in wider:
+                own = (own * rows + settle(wider[key]).layer_us * GROUP_ROWS) / (rows + GROUP_ROWS)
+            front_ms = _clipped(fronts[engines[key]], API_BOUNDS_MS) if key in engines else API_MS
+            fitted[key] = Fit(own, front_ms, rows)
+        return fitted[key]
+
+    return {key: settle(key) for key in layers}
 
 
 def _clipped(values: list[tuple[float, float]], bounds: tuple[float, float]) -> float:

@@ -1,14 +1,15 @@
 """The two numbers of a measured configuration that no data sheet gives: time per layer and front-end time.
 
 `fits.csv` holds them, with the number of rows behind each. The time per layer is a matter of software, so an engine's
-version counts. A configuration that is not in the file takes the numbers of the same without the version, else those of
-the same model, machine, engine and data parallelism, else the defaults: what another machine's software takes says less
-of an unseen one than they do. Pure after loading.
+version and its precision count most. A configuration that is not in the file takes the numbers that the same version
+took for the same model and precision, however split, on this machine, else on any; else its own in whatever version;
+else those of the model, machine, engine and data parallelism; else the defaults. In this order rows that nobody fitted
+are predicted best (README.md). Pure after loading.
 """
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,8 @@ CHOSEN_ROWS = Path(__file__).with_name("chosen_rows.txt")
 DENSE_LAYER_US = 70.0  # where nothing is known
 EXPERTS_LAYER_US = 90.0
 API_MS = 40.0
+
+ANYWHERE = "*"  # in a key, for the machine
 
 Key = tuple[str, ...]
 # What a row was used for. fitted: a number was fitted on it. chosen: none was, but a setting was chosen after seeing
@@ -40,13 +43,25 @@ class Fit:
 
 def keys_of(row: Row) -> tuple[Key, ...]:
     """Return what the row can be looked up by, the closest first."""
-    parallel = str(row.data_parallel)
-    exact = (row.model, row.system, row.backend, row.precision, str(row.devices), parallel)
-    return (*exact, row.version), exact, engine_key(row)
+    split = (row.model, row.system, row.backend, row.precision, str(row.devices), str(row.data_parallel))
+    software = (row.backend, row.precision, row.version)
+    return (
+        (*split, row.version),
+        (row.model, row.system, *software),
+        (row.model, ANYWHERE, *software),
+        split,
+        engine_key(row),
+    )
+
+
+def wider_keys_of(row: Row) -> Mapping[Key, Key]:
+    """Return which of the row's keys are part of which."""
+    split_and_version, version, version_anywhere, split, engine = keys_of(row)
+    return {split_and_version: version, version: version_anywhere, split: engine}
 
 
 def engine_key(row: Row) -> Key:
-    """Return the key that the front-end time belongs to, however the model is split."""
+    """Return the key that the front-end time belongs to, whatever the version and however the model is split."""
     return row.model, row.system, row.backend, str(row.data_parallel)
 
 
@@ -66,10 +81,9 @@ class Fits:
 
     def of(self, row: Row, model: Model) -> Fit:
         """Return the numbers for a row."""
-        for key in keys_of(row):
-            if key in self.by_key:
-                return self.by_key[key]
-        return Fit(EXPERTS_LAYER_US if model.experts else DENSE_LAYER_US, API_MS, 0)
+        default = Fit(EXPERTS_LAYER_US if model.experts else DENSE_LAYER_US, API_MS, 0)
+        nearest = next((self.by_key[key] for key in keys_of(row) if key in self.by_key), default)
+        return replace(nearest, api_ms=self.by_key.get(engine_key(row), default).api_ms)
 
 
 NO_FITS = Fits({})
