@@ -19,9 +19,9 @@ NS_PER_US = 1_000
 WARM_BEFORE_S = 1.0
 WIRE_KIND = {"content": "c", "reasoning": "r", "tool": "t"}
 
-# Deltas that a lane may be ahead of everybody who follows it: three times what a page can ask for in one answer, so no
+# Deltas that a lane may be ahead of everybody who follows it: twice what a page can ask for in one answer, so no
 # answer waits for a display. What is bounded is a stream without an end, read for a page that has stopped reading.
-MOST_AHEAD = 100_000
+MOST_AHEAD = 65_536
 
 Sleep = Callable[[float], Awaitable[None]]
 Notify = Callable[[bool], None]
