@@ -97,9 +97,12 @@ def pin(pid: int, core: int) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU seconds that a process has used, user and system, all threads (proc(5): fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    """Return the CPU seconds that a process has used, user and system, all threads, to the nanosecond.
+
+    Its own clock (clock_getcpuclockid(3); the number is the kernel's CPUCLOCK_SCHED), as proc(5) counts in 10 ms: a
+    tenth of what nginx uses in one of our windows.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def family_cpu_s(pid: int) -> float:
