@@ -132,17 +132,27 @@ def test_what_was_not_measured_is_said_and_no_success(
     async def nothing() -> list[Row]:
         return []
 
-    async def unknown() -> float | None:
-        return None
+    async def late() -> float | None:
+        raise NotMeasured("they did not come to wait")
 
     async def unmeasured(*_: object) -> tuple[list[Row], list[NotMeasured]]:
         return [], [NotMeasured("mine: no pace shows")]
 
     monkeypatch.setattr(check, "_measure", nothing)
     monkeypatch.setattr(check, "_measure_profiles", unmeasured)
-    monkeypatch.setattr(check, "waiting_bytes", unknown)
+    monkeypatch.setattr(check, "waiting_bytes", late)
     assert check.check(write_profiles(tmp_path)) == 1
-    assert capsys.readouterr().err == "mine: no pace shows\n"
+    said = capsys.readouterr()
+    assert said.err == "mine: no pace shows\nthey did not come to wait\n"
+    assert "A waiting request takes n/a of memory" in said.out
+
+
+async def test_requests_that_do_not_come_to_wait_in_time_are_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(check, "PATIENCE_S", 0.0)
+    with pytest.raises(NotMeasured, match=r"^\d+ requests did not come to wait within 0 s: this host is too slow\.$"):
+        await check.waiting_bytes()
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,17 @@ async def test_a_connection_that_has_asked_once_may_stay(runner: web.AppRunner, 
         assert isinstance(connection, server_connection.Connection)
         connection._close_without_head()  # its time is up
     writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST %b HTTP/1.1\r\nHo" % CHAT.encode()], ids=["nothing", "half a head"])
+async def test_a_connection_that_asks_nothing_more_is_let_go(
+    simulator: str, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server_connection, "KEEP_S", 0.05)
+    reader, writer = await opened(simulator)
+    writer.write(b"GET /healthz %b\r\n" % HOST + sent)
+    head = await reader.readuntil(b"\r\n\r\n")
+    await reader.readexactly(int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0]))
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.close()

@@ -72,7 +72,10 @@ def check(folder: Path | None = None) -> int:
         return 1
     own, unmeasured = asyncio.run(_measure_profiles(folder, new)) if folder and new else ([], [])
     print(table([*rows, *own]))
-    waiting = asyncio.run(waiting_bytes())
+    try:
+        waiting = asyncio.run(waiting_bytes())
+    except NotMeasured as problem:
+        waiting, unmeasured = None, [*unmeasured, problem]
     memory = "n/a" if waiting is None else f"{waiting / 1000:.1f} kB"
     print(f"A waiting request takes {memory} of memory ({WAITING} of them, 8,000 tokens each).")
     missed = [row for row in [*rows, *own] if not row.name.startswith("asyncio") and not row.met]
@@ -143,7 +146,10 @@ class Served:
 
 
 async def waiting_bytes() -> float | None:
-    """Return what a request with a long prompt takes while it waits for its first token; None where unknown."""
+    """Return what a request with a long prompt takes while it waits for its first token; None where unknown.
+
+    Raises NotMeasured where they do not all get there in time.
+    """
     with tempfile.TemporaryDirectory() as name, Served(write_profiles(Path(name))) as server:
         opened = await _waiting(server.port, WARMING)  # what the first ones need stays for all
         before = server.resident_bytes()
@@ -162,9 +168,13 @@ async def _waiting(port: int, more: int) -> list[tuple[asyncio.Transport, Reader
         await loop.create_connection(lambda: Reader("check-wait", 400, LONG_PROMPT), "127.0.0.1", port)
         for _ in range(more)
     ]
-    async with asyncio.timeout(PATIENCE_S):
-        while await _open_requests(port) < there + more:  # noqa: ASYNC110 another process has no event to give
-            await asyncio.sleep(0.1)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while await _open_requests(port) < there + more:  # noqa: ASYNC110 another process has no event to give
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        why = f"{more} requests did not come to wait within {PATIENCE_S:g} s: this host is too slow."
+        raise NotMeasured(why) from None
     await asyncio.sleep(SETTLE_S)
     return opened
 

@@ -11,6 +11,7 @@ from webapp.simulator.request import BadRequest
 from webapp.simulator.server_errors import error_response
 
 HEAD_S = 30.0  # from connecting to the end of the first request's headers
+KEEP_S = 75.0  # from an answer to the end of the next request's headers
 OURS = {"X-Simulated": "1", "Server": "splitsecond-simulator"}  # headers of every answer
 
 # What aiohttp's parser finds wrong; the first that fits.
@@ -77,7 +78,7 @@ class Connections(web.Server):
 
     def __call__(self) -> Connection:
         no_log: Any = None  # aiohttp takes it, though its types do not
-        return Connection(self, loop=asyncio.get_running_loop(), access_log=no_log)
+        return Connection(self, loop=asyncio.get_running_loop(), access_log=no_log, keepalive_timeout=KEEP_S)
 
 
 class Runner(web.AppRunner):
