@@ -151,10 +151,12 @@ class Endpoint:
             marks.connect, marks.connected = start_ns, now_ns()
         exchange.socket = sock
         sock.settimeout(LIMITS.write_s)
+        request = self._head + b"%d\r\n\r\n" % len(body) + body
         try:
-            sock.sendall(self._head + b"%d\r\n\r\n" % len(body) + body)
-            marks.sent = now_ns()
+            marks.sent = now_ns()  # before: the write wakes the server, and a busy host lets it run instead of us
+            sock.sendall(request)
         except BaseException:
+            marks.sent = None
             pool.release_socket(sock)
             raise
         sock.settimeout(None)  # from here the sweeper watches; a timer per read would cost as much as the read

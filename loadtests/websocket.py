@@ -176,8 +176,8 @@ class Page:
             message["full_length"] = "on"
         self._frames.clear()
         self._run_id = ""
+        exchange.marks.sent = now_ns()  # before: the write wakes the server, and a busy host lets it run instead of us
         self._send(message)
-        exchange.marks.sent = now_ns()
 
     def _followed(self, exchange: Exchange) -> bool:
         """Read to the end of the answer; False where a storm took the connection away before it."""

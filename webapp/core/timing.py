@@ -27,8 +27,9 @@ SHORT_TOKENS = 20
 class Marks:
     """The raw instants of one request, monotonic ns. None: it has not happened, or cannot be known.
 
-    `connect` and `connected` stay None where a kept-alive connection was used again. `sent` is when the request had
-    been handed to an open connection, so connection set-up lies before it.
+    `connect` and `connected` stay None where a kept-alive connection was used again. `sent` is when the
+    request was about to be written to an open connection: set-up lies before it, and whatever holds us up in the write,
+    which already wakes the server, is in the times counted from it.
     """
 
     intended: int | None = None
