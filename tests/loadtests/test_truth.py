@@ -82,7 +82,7 @@ def test_a_simulator_whose_host_held_it_up_is_named_in_the_result(tmp_path: Path
         results = Results(tmp_path, process.wait(END_S))
     found = results.block(model)
     late_ms = found["server"]["most_late_ms"]
-    assert late_ms > 160
+    assert late_ms > 100  # of 200, less a step, which the prompts of four users lengthen
     said = re.search(r"The simulator ran up to (\d+) ms behind its schedule", " ".join(found["warnings"]))
     assert said
     assert abs(int(said[1]) - late_ms) <= 1
