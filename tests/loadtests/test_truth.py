@@ -76,13 +76,13 @@ def test_a_simulator_whose_host_held_it_up_is_named_in_the_result(tmp_path: Path
         assert until(lambda: (tmp_path / "live.jsonl").exists() and (tmp_path / "requests.jsonl").stat().st_size)
         os.kill(live_app.simulator.pid, signal.SIGSTOP)
         try:
-            time.sleep(0.2)
+            time.sleep(0.3)
         finally:
             os.kill(live_app.simulator.pid, signal.SIGCONT)
         results = Results(tmp_path, process.wait(END_S))
     found = results.block(model)
     late_ms = found["server"]["most_late_ms"]
-    assert late_ms > 100  # of 200, less a step, which the prompts of four users lengthen
+    assert late_ms > 240  # of 300, less a step, which the prompts of four users lengthen to some 40
     said = re.search(r"The simulator ran up to (\d+) ms behind its schedule", " ".join(found["warnings"]))
     assert said
     assert abs(int(said[1]) - late_ms) <= 1
